@@ -1,0 +1,18 @@
+"""The three costs that are kept apart: BitOPs, FQSR's own count, and bytes."""
+
+from qsearch.cost.activations import peak_bytes
+from qsearch.cost.bitops import bitops, bitops_terms, float_bitops, weight_bytes
+from qsearch.cost.fqsr import memory_mb, ops_fqsr
+from qsearch.cost.layers import Layer, layers
+
+__all__ = [
+    "Layer",
+    "bitops",
+    "bitops_terms",
+    "float_bitops",
+    "layers",
+    "memory_mb",
+    "ops_fqsr",
+    "peak_bytes",
+    "weight_bytes",
+]

@@ -1,0 +1,64 @@
+"""Writing files so that a kill or a full disk leaves the old content intact."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from qsearch.errors import QsearchError
+
+
+def write_atomic(path: Path | str, content: bytes | str) -> None:
+    """Write `content` to `path` through a temporary file and a rename; raises `QsearchError` when it cannot."""
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """The JSON value in `path`; raises `QsearchError` naming the file when it is absent or not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise QsearchError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise QsearchError(f"{path} is not valid JSON: {error}") from error
+
+
+def new_folder(path: Path | str, overwrite: bool = False) -> Path:
+    """Create the output folder `path`; raises `QsearchError` if it holds anything and `overwrite` is not set."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise QsearchError(f"{path} exists and is not a folder: choose another output folder")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise QsearchError(f"output folder {path} exists and is not empty: choose another, or remove it first")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QsearchError(f"cannot create folder {path}: {error.strerror or error}") from error
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,203 @@
+"""From a calibrated graph and an allocation to the integer program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from qsearch.allocation import Allocation
+from qsearch.errors import QsearchError
+from qsearch.integer import ops
+from qsearch.passes.operators import FusedConv, RepeatChannels
+from qsearch.passes.quantizers import Quantizer, sites
+from qsearch.passes.rewrite import module_of
+from qsearch.quant.calibration import Calibration
+from qsearch.quant.grid import Grid, WeightGrid
+
+ACCUMULATOR_LIMIT = 2**30
+MAX_SHIFT = 15
+SKIP_PRECISION = 2**12
+"""Smallest integer factor of a skip operand that lowering aims at: its rounding then moves no output value."""
+BIAS_PRECISION = 2**8
+"""Accumulator units per output step that lowering aims at, so that rounding the bias moves no output value."""
+
+
+def lower(calibration: Calibration, allocation: Allocation) -> GraphModule:
+    """The integer program of `allocation`: uint8 image [N, 3, H, W] in, uint8 image [N, 3, H·u, W·u] out.
+
+    Raises `QsearchError` when the allocation does not fit the network, or naming the convolution whose accumulator
+    could leave int32.
+    """
+    allocation.check(sites(calibration.graph))
+    return _Lowering(calibration, allocation).run()
+
+
+@dataclass
+class _Operand:
+    """A quantized value as a reader sees it."""
+
+    node: Node
+    grid: Grid
+
+
+class _Lowering:
+    def __init__(self, calibration: Calibration, allocation: Allocation) -> None:
+        self.calibration = calibration
+        self.allocation = allocation
+        self.source = calibration.graph
+        self.root = nn.Module()
+        self.graph = Graph()
+        self.accumulators: dict[Node, tuple[Node, FusedConv, NDArray[np.float32], NDArray[np.int64]]] = {}
+        self.weight_scales: dict[str, Tensor] = {}
+        self.quantized: dict[tuple[Node, Grid], Node] = {}
+
+    def run(self) -> GraphModule:
+        for node in self.source.graph.nodes:
+            module = module_of(self.source, node)
+            if node.op == "placeholder":
+                self.image = self.graph.placeholder("image")
+                self.image.meta.update(scale=self.calibration.image_grid.scale, zero_point=0)
+            elif isinstance(module, FusedConv):
+                self._convolution(node, module)
+            elif node.op == "output":
+                self.graph.output(self._read(node.args[0], self.calibration.image_grid).node)
+        self.graph.eliminate_dead_code()
+        self.graph.lint()
+        program = GraphModule(self.root, self.graph)
+        for name, scale in self.weight_scales.items():
+            program.register_buffer(name, scale)
+        return program
+
+    def _parameter(self, conv: FusedConv, name: str, value: Tensor | NDArray[np.generic]) -> Node:
+        """A buffer of the program, named after the convolution it belongs to."""
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+        attribute = f"{conv.name.replace('.', '_')}_{name}"
+        self.root.register_buffer(attribute, tensor)
+        return self.graph.get_attr(attribute)
+
+    def _site_operand(self, quantizer_node: Node) -> _Operand:
+        """The operand behind a quantizer node of the source graph."""
+        quantizer = module_of(self.source, quantizer_node)
+        assert isinstance(quantizer, Quantizer)
+        site = self.allocation.sites[quantizer.site]
+        grid = self.calibration.grid(quantizer.site, site.bits, site.observer)
+        return self._read(quantizer_node.args[0], grid)
+
+    def _read(self, node: object, grid: Grid) -> _Operand:
+        """The value of `node` on `grid`: requantized once per distinct grid, index maps applied behind."""
+        assert isinstance(node, Node)
+        if node.op == "placeholder":
+            return _Operand(self.image, self.calibration.image_grid)
+        module = module_of(self.source, node)
+        if isinstance(module, FusedConv):
+            return _Operand(self._requantize(node, module, grid), grid)
+        inner = self._read(node.args[0], grid)
+        if isinstance(module, nn.PixelShuffle):
+            return self._map(ops.pixel_shuffle, inner, module.upscale_factor)
+        if isinstance(module, RepeatChannels):
+            return self._map(ops.repeat_channels, inner, module.n)
+        raise QsearchError(f"node {node.name!r}: {type(module).__name__} has no integer form")
+
+    def _map(self, operation: Callable[..., Tensor], inner: _Operand, factor: int) -> _Operand:
+        for user in inner.node.users:
+            if user.target is operation and user.args[1] == factor:
+                return _Operand(user, inner.grid)
+        return _Operand(self.graph.call_function(operation, (inner.node, factor)), inner.grid)
+
+    def _convolution(self, node: Node, conv: FusedConv) -> None:
+        x, *skips = [self._site_operand(argument) for argument in node.args]  # type: ignore[arg-type]
+        site = self.allocation.sites[f"{conv.name}.weight"]
+        weight = self.calibration.weight(conv, site.bits, site.observer)
+        product = np.float32(x.grid.scale) * weight.scale.numpy()
+        bias = conv.bias.detach().double().numpy()
+        shift = self._shift(node, conv, weight, product, bias, [skip.grid for skip in skips])
+        unit = product.astype(np.float64) / 2.0**shift
+        ks = [np.rint(skip.grid.scale / unit).astype(np.int64) for skip in skips]
+        sums = weight.values.to(torch.int64).sum((1, 2, 3)).numpy()
+        folded = np.rint(bias / unit).astype(np.int64) - (x.grid.zero_point * sums << shift)
+        folded -= sum((k * skip.grid.zero_point for k, skip in zip(ks, skips, strict=True)), np.int64(0))
+        pad = np.rint(conv.pad_value.numpy() / np.float32(x.grid.scale)) + x.grid.zero_point
+        acc = self.graph.call_function(
+            ops.conv_acc,
+            (
+                x.node,
+                self._parameter(conv, "weight", weight.values),
+                self._parameter(conv, "bias", folded.astype(np.int32)),
+                self._parameter(conv, "shift", shift.astype(np.int32)),
+                self._parameter(conv, "pad", np.clip(pad, 0, 255).astype(np.uint8)),
+            ),
+            {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups},
+        )
+        acc.meta["weight_scale"] = f"{conv.name.replace('.', '_')}_weight_scale"
+        self.weight_scales[acc.meta["weight_scale"]] = weight.scale
+        for index, (k, skip) in enumerate(zip(ks, skips, strict=True)):
+            acc = self.graph.call_function(
+                ops.add_skip, (acc, skip.node, self._parameter(conv, f"k{index}", k.astype(np.int32)))
+            )
+        self.accumulators[node] = (acc, conv, product, shift)
+
+    def _shift(
+        self,
+        node: Node,
+        conv: FusedConv,
+        weight: WeightGrid,
+        product: NDArray[np.float32],
+        bias: NDArray[np.float64],
+        skips: list[Grid],
+    ) -> NDArray[np.int64]:
+        """The least shift per channel that makes skip factors and bias precise, within the accumulator's limit."""
+        unit = product.astype(np.float64)
+        finest = min(self._reader_grids(node), key=lambda grid: grid.scale).scale
+        wanted = np.log2(np.maximum(unit * BIAS_PRECISION / finest, 1))
+        for grid in skips:
+            wanted = np.maximum(wanted, np.log2(np.maximum(SKIP_PRECISION * unit / grid.scale, 1)))
+        magnitude = 255.0 * weight.values.abs().double().sum((1, 2, 3)).numpy() + np.abs(bias) / unit
+        magnitude += sum((255.0 * grid.scale / unit for grid in skips), np.float64(0))
+        room = np.floor(np.log2(ACCUMULATOR_LIMIT / np.maximum(magnitude, 1)))
+        if (room < 0).any():
+            raise QsearchError(
+                f"convolution {conv.name}: its sums could leave int32; use fewer bits for {conv.name}.weight"
+            )
+        return np.minimum(np.minimum(np.ceil(wanted), room), MAX_SHIFT).astype(np.int64)
+
+    def _reader_grids(self, node: Node) -> list[Grid]:
+        """The grids of everything that reads the value of a convolution, through index maps."""
+        grids: list[Grid] = []
+        for user in node.users:
+            module = module_of(self.source, user)
+            if isinstance(module, Quantizer):
+                site = self.allocation.sites[module.site]
+                grids.append(self.calibration.grid(module.site, site.bits, site.observer))
+            elif user.op == "output":
+                grids.append(self.calibration.image_grid)
+            else:
+                grids.extend(self._reader_grids(user))
+        return grids
+
+    def _requantize(self, node: Node, conv: FusedConv, grid: Grid) -> Node:
+        acc, _, product, shift = self.accumulators[node]
+        if conv.activation == "relu":
+            grid = grid.clipped(0.0, None)
+        elif conv.activation == "clip":
+            grid = grid.clipped(*conv.clip)
+        if (node, grid) not in self.quantized:
+            index = sum(1 for key in self.quantized if key[0] is node)
+            m = (product / np.float32(grid.scale) / (2.0**shift).astype(np.float32)).astype(np.float32)
+            m_neg = m * conv.slope.numpy().astype(np.float32) if conv.activation == "prelu" else m
+            bounds = np.array([grid.zero_point, grid.lo, grid.hi], dtype=np.int32)
+            self.quantized[node, grid] = self.graph.call_function(
+                ops.requantize,
+                (
+                    acc,
+                    self._parameter(conv, f"m{index}", m),
+                    self._parameter(conv, f"m_neg{index}", m_neg.astype(np.float32)),
+                    self._parameter(conv, f"bounds{index}", bounds),
+                ),
+                {"prelu": conv.activation == "prelu"},
+            )
+            self.quantized[node, grid].meta.update(scale=grid.scale, zero_point=grid.zero_point)
+        return self.quantized[node, grid]

@@ -1,0 +1,256 @@
+"""Rewrite a traced graph in the vocabulary of `operators`, whichever tracer made it."""
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.nn import functional as F
+
+from qsearch.errors import QsearchError
+from qsearch.passes.operators import Add, Affine, Clip, RepeatChannels
+
+aten = torch.ops.aten
+IDENTITY_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d)
+KEPT_MODULES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.PReLU, nn.PixelShuffle)
+
+
+def normalize(traced: GraphModule) -> GraphModule:
+    """A new graph in which every node calls a module of the vocabulary.
+
+    Raises `QsearchError` naming the node for an operator outside the vocabulary.
+    """
+    return _Normalizer(traced).run()
+
+
+class _Normalizer:
+    def __init__(self, source: GraphModule) -> None:
+        self.source = source
+        self.root = nn.Module()
+        self.graph = Graph()
+        self.values: dict[Node, Node | Tensor | float] = {}
+        self.count = 0
+
+    def run(self) -> GraphModule:
+        for node in self.source.graph.nodes:
+            self.values[node] = self._convert(node)
+        self.graph.lint()
+        return GraphModule(self.root, self.graph)
+
+    def _convert(self, node: Node) -> Any:
+        if node.op == "placeholder":
+            if any(isinstance(value, Node) and value.op == "placeholder" for value in self.values.values()):
+                raise QsearchError(f"node {node.name!r}: the network has several inputs; only one image is supported")
+            return self.graph.placeholder("image")
+        if node.op == "get_attr":
+            return _attribute(self.source, str(node.target))
+        if node.op == "output":
+            result = node.args[0]
+            result = result[0] if isinstance(result, (tuple, list)) else result
+            return self.graph.output(self.values[result])  # type: ignore[index]
+        if _is_guard(node):
+            return None
+        if node.op == "call_module":
+            return self._module(node)
+        handler = HANDLERS.get(node.target)
+        if handler is None:
+            raise QsearchError(f"node {node.name!r}: operator {_operator_name(node)} is not supported")
+        args = torch.fx.map_arg(node.args, lambda n: self.values[n])
+        kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
+        try:
+            return handler(self, node, *args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise QsearchError(
+                f"node {node.name!r}: {_operator_name(node)} is used in a way that is not supported ({error})"
+            ) from error
+
+    def _module(self, node: Node) -> Node:
+        module = self.source.get_submodule(str(node.target))
+        x = self.values[node.args[0]]  # type: ignore[index]
+        if isinstance(module, IDENTITY_MODULES):
+            return x  # type: ignore[return-value]
+        if isinstance(module, nn.LeakyReLU):
+            module = leaky_relu(module.negative_slope)
+        elif isinstance(module, nn.ReLU6):
+            module = Clip(0.0, 6.0)
+        elif isinstance(module, nn.Hardtanh):
+            module = Clip(float(module.min_val), float(module.max_val))
+        elif not isinstance(module, KEPT_MODULES):
+            raise QsearchError(f"node {node.name!r}: module {type(module).__name__} is not supported")
+        if isinstance(module, nn.Conv2d):
+            _check_conv(node, module)
+        return self.call(module, x, name=str(node.target))
+
+    def call(self, module: nn.Module, *args: Any, name: str = "") -> Node:
+        """A node that calls `module`, kept under `name` or a fresh one."""
+        if not name or _has(self.root, name):
+            self.count += 1
+            name = f"{name or type(module).__name__.lower()}_{self.count}"
+        _set(self.root, name, module)
+        return self.graph.call_module(name, args)
+
+
+def _set(root: nn.Module, name: str, module: nn.Module) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.add_module(leaf, module)
+
+
+def _has(root: nn.Module, name: str) -> bool:
+    try:
+        root.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _attribute(root: nn.Module, name: str) -> Any:
+    for part in name.split("."):
+        root = getattr(root, part)
+    return root.detach() if isinstance(root, Tensor) else root
+
+
+def _operator_name(node: Node) -> str:
+    target = node.target
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def _is_guard(node: Node) -> bool:
+    """Shape assertions of torch.export; they compute nothing."""
+    return any(word in str(node.target) for word in ("sym_size", "_assert", "sym_constrain", "_guards_fn"))
+
+
+def _check_conv(node: Node, conv: nn.Conv2d) -> None:
+    if isinstance(conv.padding, str):
+        if conv.padding == "same" and all(k % 2 == 1 for k in conv.kernel_size) and conv.stride == (1, 1):
+            conv.padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
+        else:
+            raise QsearchError(f"node {node.name!r}: padding={conv.padding!r} is not supported")
+    problems = [
+        (conv.padding_mode != "zeros", f"padding_mode={conv.padding_mode!r}"),
+        (tuple(conv.dilation) != (1, 1), f"dilation={conv.dilation}"),
+        (conv.stride[0] != conv.stride[1], f"stride={conv.stride}"),
+    ]
+    for wrong, text in problems:
+        if wrong:
+            raise QsearchError(f"node {node.name!r}: convolution with {text} is not supported")
+
+
+def leaky_relu(slope: float) -> nn.PReLU:
+    """A leaky ReLU as a PReLU of one slope."""
+    return nn.PReLU(1, init=slope)
+
+
+def _constant(value: Any) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+    if tensor.numel() != 1 and (tensor.ndim < 3 or tensor.numel() != tensor.shape[-3]):
+        raise ValueError(f"a constant of shape {tuple(tensor.shape)} is not one value per channel")
+    return tensor.float().reshape(-1)
+
+
+def _add(n: _Normalizer, node: Node, x: Any, y: Any, alpha: float = 1.0) -> Any:
+    if isinstance(x, Node) and isinstance(y, Node):
+        if alpha != 1:
+            y = n.call(Affine(torch.tensor(float(alpha)), torch.zeros(1)), y)
+        return n.call(Add(), x, y)
+    if not isinstance(x, Node):
+        x, y = y, x
+    return n.call(Affine(torch.ones(1), _constant(y) * alpha), x)
+
+
+def _sub(n: _Normalizer, node: Node, x: Any, y: Any) -> Any:
+    if isinstance(y, Node):
+        y = n.call(Affine(-torch.ones(1), torch.zeros(1)), y)
+        return _add(n, node, x, y)
+    return n.call(Affine(torch.ones(1), -_constant(y)), x)
+
+
+def _mul(n: _Normalizer, node: Node, x: Any, y: Any) -> Any:
+    if isinstance(x, Node) and isinstance(y, Node):
+        raise ValueError("the product of two activations")
+    x, y = (x, y) if isinstance(x, Node) else (y, x)
+    return n.call(Affine(_constant(y), torch.zeros(1)), x)
+
+
+def _div(n: _Normalizer, node: Node, x: Any, y: Any) -> Any:
+    if isinstance(y, Node):
+        raise ValueError("division by an activation")
+    return n.call(Affine(1.0 / _constant(y), torch.zeros(1)), x)
+
+
+def _clamp(n: _Normalizer, node: Node, x: Any, min: Any = None, max: Any = None) -> Any:
+    lo, hi = (None if v is None or math.isinf(v) else float(v) for v in (min, max))
+    return n.call(nn.ReLU(), x) if (lo, hi) == (0.0, None) else n.call(Clip(lo, hi), x)
+
+
+def _relu(n: _Normalizer, node: Node, x: Any, inplace: bool = False) -> Any:
+    return n.call(nn.ReLU(), x)
+
+
+def _leaky(n: _Normalizer, node: Node, x: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
+    return n.call(leaky_relu(negative_slope), x)
+
+
+def _prelu(n: _Normalizer, node: Node, x: Any, weight: Tensor) -> Any:
+    module = nn.PReLU(weight.numel())
+    module.weight.data = weight.detach().clone()
+    return n.call(module, x)
+
+
+def _shuffle(n: _Normalizer, node: Node, x: Any, upscale_factor: int) -> Any:
+    return n.call(nn.PixelShuffle(int(upscale_factor)), x)
+
+
+def _repeat_interleave(n: _Normalizer, node: Node, x: Any, repeats: int, dim: int | None = None) -> Any:
+    if dim != 1:
+        raise ValueError("only channels (dim=1) can be repeated")
+    return n.call(RepeatChannels(int(repeats)), x)
+
+
+def _conv2d(n: _Normalizer, node: Node, x: Any, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
+            padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:  # fmt: skip
+    pair = lambda v: tuple(v) if isinstance(v, (list, tuple)) and len(v) == 2 else v  # noqa: E731
+    out_channels, in_channels, *kernel = weight.shape
+    conv = nn.Conv2d(in_channels * groups, out_channels, (kernel[0], kernel[1]), pair(stride), pair(padding),
+                     pair(dilation), groups, bias=bias is not None)  # fmt: skip
+    conv.weight.data = weight.detach().clone()
+    if bias is not None and conv.bias is not None:
+        conv.bias.data = bias.detach().clone()
+    _check_conv(node, conv)
+    return n.call(conv, x, name=_parameter_owner(node))
+
+
+def _batch_norm(n: _Normalizer, node: Node, x: Any, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+                training: bool, momentum: float, eps: float, *_: Any) -> Any:  # fmt: skip
+    norm = nn.BatchNorm2d(mean.numel(), eps=eps)
+    norm.load_state_dict({"weight": weight, "bias": bias, "running_mean": mean, "running_var": var}, strict=False)
+    return n.call(norm.eval(), x)
+
+
+def _parameter_owner(node: Node) -> str:
+    weight = node.args[1]
+    return str(weight.target).rsplit(".", 1)[0] if isinstance(weight, Node) and "." in str(weight.target) else ""
+
+
+HANDLERS: dict[Any, Callable[..., Any]] = {}
+for _handler, _targets in (
+    (_add, (operator.add, operator.iadd, torch.add, "add", "add_", aten.add.Tensor, aten.add_.Tensor)),
+    (_sub, (operator.sub, operator.isub, torch.sub, "sub", aten.sub.Tensor)),
+    (_mul, (operator.mul, operator.imul, torch.mul, "mul", "mul_", aten.mul.Tensor, aten.mul_.Tensor)),
+    (_div, (operator.truediv, torch.div, "div", aten.div.Tensor)),
+    (_clamp, (torch.clamp, "clamp", "clamp_", aten.clamp.default, aten.clamp_.default)),
+    (_relu, (torch.relu, F.relu, "relu", "relu_", aten.relu.default, aten.relu_.default)),
+    (_leaky, (F.leaky_relu, aten.leaky_relu.default, aten.leaky_relu_.default)),
+    (_prelu, (F.prelu, torch.prelu, aten.prelu.default)),
+    (_shuffle, (F.pixel_shuffle, torch.pixel_shuffle, aten.pixel_shuffle.default)),
+    (_repeat_interleave, (torch.repeat_interleave, "repeat_interleave", aten.repeat_interleave.self_int)),
+    (_conv2d, (F.conv2d, torch.conv2d, aten.conv2d.default)),
+    (_batch_norm, (aten.batch_norm.default,)),
+):
+    HANDLERS.update(dict.fromkeys(_targets, _handler))

@@ -1,0 +1,64 @@
+"""The lattice of one quantized tensor: which integers it uses and what they mean."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Lattice integers `lo … hi` that stand for `(q − zero_point)·scale`; at most 2^bits of 0 … 255."""
+
+    scale: float
+    """A float32 value."""
+    zero_point: int
+    lo: int
+    hi: int
+
+    @property
+    def span(self) -> int:
+        """Largest minus smallest lattice value: what decides which exact low-bit kernels fit."""
+        return self.hi - self.lo
+
+    def clipped(self, lo: float | None, hi: float | None) -> "Grid":
+        """The same lattice with real clip bounds (a ReLU is `clipped(0, None)`)."""
+        low = self.lo if lo is None else max(self.lo, self._nearest(lo))
+        high = self.hi if hi is None else min(self.hi, self._nearest(hi))
+        return Grid(self.scale, self.zero_point, low, max(low, high))
+
+    def _nearest(self, value: float) -> int:
+        return self.zero_point + int(np.rint(np.float32(value) / np.float32(self.scale)))
+
+
+def activation_grid(lo: float, hi: float, bits: int) -> Grid:
+    """The uniform grid of 2^bits values over the real range `lo … hi`, extended to hold an exact zero.
+
+    A range without negative values gets zero point 0. Source: Jacob et al., CVPR 2018, eq. 1 and §3.
+    """
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
+    steps = 2**bits - 1
+    scale = float(np.float32((hi - lo) / steps)) or 1.0
+    zero_point = int(np.clip(np.rint(-lo / scale), 0, steps))
+    return Grid(scale, zero_point, 0, steps)
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """Signed weights of one convolution: int8 [Co, Ci/groups, kh, kw] and float32 scale per output channel [Co]."""
+
+    values: Tensor
+    scale: Tensor
+
+    def dequantize(self) -> Tensor:
+        """The float32 weights that the integers stand for."""
+        return self.values.float() * self.scale.view(-1, 1, 1, 1)
+
+
+def weight_grid(weight: Tensor, scale: Tensor, bits: int) -> WeightGrid:
+    """Symmetric rounding of `weight` to `−(2^(bits−1)−1) … 2^(bits−1)−1` steps of `scale[c]`."""
+    top = 2 ** (bits - 1) - 1
+    scale = scale.float()
+    values = torch.round(weight / scale.view(-1, 1, 1, 1)).clamp(-top, top).to(torch.int8)
+    return WeightGrid(values, scale)

@@ -1,0 +1,93 @@
+"""From what was seen of a tensor to the range that its quantizer covers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qsearch.allocation import Observer
+from qsearch.quant.grid import activation_grid
+
+BINS = 2048
+PERCENTILE = 99.0
+"""Share of the values, in percent, that the percentile observer keeps inside (of x, half of the rest on each side)."""
+
+
+@dataclass(frozen=True)
+class ValueStats:
+    """What calibration keeps of one activation: its range, and a histogram of `counts` between `centers`."""
+
+    lo: float
+    hi: float
+    centers: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @staticmethod
+    def of(sample: NDArray[np.float32], lo: float, hi: float) -> "ValueStats":
+        """Statistics from a random sample of the values and the exact range."""
+        top = hi if hi > lo else lo + 1.0
+        counts, edges = np.histogram(sample, bins=BINS, range=(lo, top))
+        return ValueStats(lo, hi, (edges[:-1] + edges[1:]) / 2, counts.astype(np.float64))
+
+
+def minmax(stats: ValueStats, bits: int) -> tuple[float, float]:
+    """Everything that was seen; clips nothing."""
+    return stats.lo, stats.hi
+
+
+def percentile(stats: ValueStats, bits: int) -> tuple[float, float]:
+    """The middle `PERCENTILE` percent of the values (one-sided for values without negatives)."""
+    cumulative = np.cumsum(stats.counts) / max(stats.counts.sum(), 1)
+    outside = 1 - PERCENTILE / 100
+    if stats.lo >= 0:
+        return stats.lo, float(stats.centers[np.searchsorted(cumulative, 1 - outside).clip(0, BINS - 1)])
+    low = stats.centers[np.searchsorted(cumulative, outside / 2).clip(0, BINS - 1)]
+    high = stats.centers[np.searchsorted(cumulative, 1 - outside / 2).clip(0, BINS - 1)]
+    return float(low), float(high)
+
+
+def mse(stats: ValueStats, bits: int) -> tuple[float, float]:
+    """The range whose grid has the least mean squared error on the histogram, by coordinate descent."""
+    lo, hi = min(stats.lo, 0.0), max(stats.hi, 0.0)
+    shrinks = np.linspace(1.0, 0.02, 99)
+    for _ in range(2 if lo < 0 < hi else 1):
+        if hi > 0:
+            hi = min((stats.hi * s for s in shrinks), key=lambda h: _grid_error(stats, lo, h, bits))
+        if lo < 0:
+            lo = min((stats.lo * s for s in shrinks), key=lambda low: _grid_error(stats, low, hi, bits))
+    return lo, hi
+
+
+def _grid_error(stats: ValueStats, lo: float, hi: float, bits: int) -> float:
+    grid = activation_grid(lo, hi, bits)
+    codes = np.rint(stats.centers / grid.scale).clip(grid.lo - grid.zero_point, grid.hi - grid.zero_point)
+    return float(np.dot(stats.counts, (codes * grid.scale - stats.centers) ** 2))
+
+
+OBSERVERS: dict[Observer, Callable[[ValueStats, int], tuple[float, float]]] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+}
+
+
+def weight_scale(weight: Tensor, bits: int, observer: Observer) -> Tensor:
+    """float32 scale per output channel [Co] of `weight` [Co, …] by the same three observers, always symmetric."""
+    top = 2 ** (bits - 1) - 1
+    flat = weight.flatten(1).abs()
+    largest = flat.amax(1).clamp_min(1e-12)
+    if observer == "minmax":
+        return (largest / top).float()
+    if observer == "percentile":
+        return (flat.quantile(PERCENTILE / 100, dim=1).clamp_min(1e-12) / top).float()
+    signed = weight.flatten(1)
+    best, error = largest / top, torch.full_like(largest, torch.inf)
+    for shrink in torch.linspace(1.0, 0.2, 81):
+        scale = (largest * shrink / top).unsqueeze(1)
+        trial = ((torch.round(signed / scale).clamp(-top, top) * scale - signed) ** 2).sum(1)
+        best = torch.where(trial < error, scale.squeeze(1), best)
+        error = torch.minimum(trial, error)
+    return best.float()
