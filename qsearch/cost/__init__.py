@@ -2,7 +2,7 @@
 
 from qsearch.cost.activations import peak_bytes
 from qsearch.cost.bitops import bitops, bitops_terms, float_bitops, weight_bytes
-from qsearch.cost.fqsr import memory_mb, ops_fqsr
+from qsearch.cost.fqsr import live_maps, memory_mb, ops_fqsr
 from qsearch.cost.layers import Layer, layers
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "bitops_terms",
     "float_bitops",
     "layers",
+    "live_maps",
     "memory_mb",
     "ops_fqsr",
     "peak_bytes",
