@@ -110,7 +110,6 @@ def _blur(plane: Plane) -> Plane:
     window = _gaussian()
     for axis in (0, 1):
         length = plane.shape[axis] - 10
-        plane = sum(  # type: ignore[assignment]
-            weight * np.take(plane, range(tap, tap + length), axis) for tap, weight in enumerate(window)
-        )
+        rolled = np.moveaxis(plane, axis, 0)
+        plane = np.moveaxis(sum(weight * rolled[tap : tap + length] for tap, weight in enumerate(window)), 0, axis)
     return plane

@@ -20,7 +20,7 @@ from qsearch.quant.grid import Grid, WeightGrid
 
 ACCUMULATOR_LIMIT = 2**30
 MAX_SHIFT = 15
-SKIP_PRECISION = 2**12
+SKIP_PRECISION = 2**16
 """Smallest integer factor of a skip operand that lowering aims at: its rounding then moves no output value."""
 BIAS_PRECISION = 2**8
 """Accumulator units per output step that lowering aims at, so that rounding the bias moves no output value."""

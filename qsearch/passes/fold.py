@@ -1,11 +1,10 @@
 """Fold batch normalization and constant per-channel multiplications and additions into the convolutions."""
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from qsearch.errors import QsearchError
-from qsearch.passes.operators import Affine
+from qsearch.passes.operators import Affine, FusedConv
 from qsearch.passes.rewrite import copy_graph, module_of, only_user
 
 
@@ -41,11 +40,11 @@ def fold_affine(graph: GraphModule) -> GraphModule:
         assert isinstance(source, Node)
         conv = module_of(graph, source)
         readers = [module_of(graph, user) for user in node.users]
-        if isinstance(conv, nn.Conv2d) and only_user(source):
+        if isinstance(conv, FusedConv) and only_user(source):
             _fold_after(conv, affine)
-        elif readers and all(isinstance(reader, nn.Conv2d) for reader in readers):
+        elif readers and all(isinstance(reader, FusedConv) for reader in readers):
             for reader in readers:
-                assert isinstance(reader, nn.Conv2d)
+                assert isinstance(reader, FusedConv)
                 _fold_before(node, reader, affine)
         elif isinstance(conv, Affine) and only_user(source):
             affine.offset = conv.offset.double() * affine.gain + affine.offset
@@ -62,29 +61,23 @@ def fold_affine(graph: GraphModule) -> GraphModule:
     return graph
 
 
-def _fold_after(conv: nn.Conv2d, affine: Affine) -> None:
-    gain = affine.gain.double().expand(conv.out_channels)
-    bias = conv.bias.double() if conv.bias is not None else torch.zeros(conv.out_channels).double()
+def _fold_after(conv: FusedConv, affine: Affine) -> None:
+    gain = affine.gain.double().expand(conv.bias.numel())
     conv.weight = _parameter(conv.weight.double() * gain.view(-1, 1, 1, 1))
-    conv.bias = _parameter(bias * gain + affine.offset.double())
+    conv.bias = _parameter(conv.bias.double() * gain + affine.offset.double())
 
 
-def _fold_before(node: Node, conv: nn.Conv2d, affine: Affine) -> None:
-    gain = affine.gain.double().expand(conv.in_channels)
-    offset = affine.offset.double().expand(conv.in_channels)
+def _fold_before(node: Node, conv: FusedConv, affine: Affine) -> None:
+    gain = affine.gain.double().expand(conv.pad_value.numel())
+    offset = affine.offset.double().expand(conv.pad_value.numel())
     if (gain == 0).any():
         raise QsearchError(f"node {node.name!r}: a factor of 0 removes a channel; prune it from the network first")
-    bias = conv.bias.double() if conv.bias is not None else torch.zeros(conv.out_channels).double()
     weight = conv.weight.double()
-    per_group = conv.in_channels // conv.groups
-    group_gain = gain.view(conv.groups, 1, per_group, 1, 1)
-    group_offset = offset.view(conv.groups, 1, per_group, 1, 1)
+    per_group = (conv.groups, 1, weight.shape[1], 1, 1)
     grouped = weight.view(conv.groups, -1, *weight.shape[1:])
-    conv.bias = _parameter(bias + (grouped * group_offset).sum((2, 3, 4)).reshape(-1))
-    conv.weight = _parameter((grouped * group_gain).reshape(weight.shape))
-    if any(conv.padding):
-        old = getattr(conv, "pad_value", torch.zeros(conv.in_channels))
-        conv.register_buffer("pad_value", ((old.double() - offset) / gain).float())
+    conv.bias = _parameter(conv.bias.double() + (grouped * offset.view(per_group)).sum((2, 3, 4)).reshape(-1))
+    conv.weight = _parameter((grouped * gain.view(per_group)).reshape(weight.shape))
+    conv.pad_value = ((conv.pad_value.double() - offset) / gain).float()
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

@@ -18,10 +18,6 @@ def fuse(graph: GraphModule) -> GraphModule:
     activation that no convolution can take gets an identity 1×1 convolution.
     """
     graph = copy_graph(graph)
-    for node in list(graph.graph.nodes):
-        conv = module_of(graph, node)
-        if isinstance(conv, nn.Conv2d):
-            graph.set_submodule(str(node.target), FusedConv(str(node.target), conv))
     _swap_shuffles(graph)
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
@@ -103,7 +99,7 @@ def _identity(graph: GraphModule, source: Node, before: Node) -> Node:
     conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
     conv.weight.data = torch.ones_like(conv.weight)
     name = f"{before.name}_identity"
-    fused = FusedConv(name, conv)
+    fused = FusedConv(name, conv, (0, 0))
     fused.identity = True
     graph.add_submodule(name, fused)
     with graph.graph.inserting_before(before):

@@ -11,11 +11,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional as F
 
 from qsearch.errors import QsearchError
-from qsearch.passes.operators import Add, Affine, Clip, RepeatChannels
+from qsearch.passes.operators import Add, Affine, Clip, FusedConv, RepeatChannels
 
 aten = torch.ops.aten
 IDENTITY_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d)
-KEPT_MODULES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.PReLU, nn.PixelShuffle)
+KEPT_MODULES = (nn.BatchNorm2d, nn.ReLU, nn.PReLU, nn.PixelShuffle)
 
 
 def normalize(traced: GraphModule) -> GraphModule:
@@ -72,6 +72,8 @@ class _Normalizer:
         x = self.values[node.args[0]]  # type: ignore[index]
         if isinstance(module, IDENTITY_MODULES):
             return x  # type: ignore[return-value]
+        if isinstance(module, nn.Conv2d):
+            return self.convolution(node, module, x, str(node.target))
         if isinstance(module, nn.LeakyReLU):
             module = leaky_relu(module.negative_slope)
         elif isinstance(module, nn.ReLU6):
@@ -80,17 +82,25 @@ class _Normalizer:
             module = Clip(float(module.min_val), float(module.max_val))
         elif not isinstance(module, KEPT_MODULES):
             raise QsearchError(f"node {node.name!r}: module {type(module).__name__} is not supported")
-        if isinstance(module, nn.Conv2d):
-            _check_conv(node, module)
         return self.call(module, x, name=str(node.target))
+
+    def convolution(self, node: Node, conv: nn.Conv2d, x: Any, name: str) -> Node:
+        """A node of a `FusedConv` without skips and activation; a convolution used twice gets two names."""
+        padding = _checked_padding(node, conv)
+        name = self._free(name or node.name)
+        return self.call(FusedConv(name, conv, padding), x, name=name)
 
     def call(self, module: nn.Module, *args: Any, name: str = "") -> Node:
         """A node that calls `module`, kept under `name` or a fresh one."""
-        if not name or _has(self.root, name):
-            self.count += 1
-            name = f"{name or type(module).__name__.lower()}_{self.count}"
+        name = self._free(name or type(module).__name__.lower())
         _set(self.root, name, module)
         return self.graph.call_module(name, args)
+
+    def _free(self, name: str) -> str:
+        if not _has(self.root, name):
+            return name
+        self.count += 1
+        return f"{name}_{self.count}"
 
 
 def _set(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -126,20 +136,23 @@ def _is_guard(node: Node) -> bool:
     return any(word in str(node.target) for word in ("sym_size", "_assert", "sym_constrain", "_guards_fn"))
 
 
-def _check_conv(node: Node, conv: nn.Conv2d) -> None:
-    if isinstance(conv.padding, str):
-        if conv.padding == "same" and all(k % 2 == 1 for k in conv.kernel_size) and conv.stride == (1, 1):
-            conv.padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
-        else:
-            raise QsearchError(f"node {node.name!r}: padding={conv.padding!r} is not supported")
+def _checked_padding(node: Node, conv: nn.Conv2d) -> tuple[int, int]:
+    """Rows and columns of zero padding; raises `QsearchError` naming the node for other kinds of convolution."""
     problems = [
         (conv.padding_mode != "zeros", f"padding_mode={conv.padding_mode!r}"),
         (tuple(conv.dilation) != (1, 1), f"dilation={conv.dilation}"),
         (conv.stride[0] != conv.stride[1], f"stride={conv.stride}"),
     ]
+    padding = conv.padding
+    if padding == "same" and all(k % 2 == 1 for k in conv.kernel_size) and conv.stride == (1, 1):
+        padding = (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2)
+    elif padding == "valid":
+        padding = (0, 0)
+    problems.append((isinstance(padding, str), f"padding={padding!r}"))
     for wrong, text in problems:
         if wrong:
             raise QsearchError(f"node {node.name!r}: convolution with {text} is not supported")
+    return int(padding[0]), int(padding[1])
 
 
 def leaky_relu(slope: float) -> nn.PReLU:
@@ -222,8 +235,7 @@ def _conv2d(n: _Normalizer, node: Node, x: Any, weight: Tensor, bias: Tensor | N
     conv.weight.data = weight.detach().clone()
     if bias is not None and conv.bias is not None:
         conv.bias.data = bias.detach().clone()
-    _check_conv(node, conv)
-    return n.call(conv, x, name=_parameter_owner(node))
+    return n.convolution(node, conv, x, _parameter_owner(node))
 
 
 def _batch_norm(n: _Normalizer, node: Node, x: Any, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,

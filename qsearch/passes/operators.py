@@ -26,7 +26,7 @@ class Affine(nn.Module):
         self.register_buffer("offset", offset.detach().clone().reshape(-1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gain.view(1, -1, 1, 1) + self.offset.view(1, -1, 1, 1)
+        return x * self.gain.to(x.dtype).view(1, -1, 1, 1) + self.offset.to(x.dtype).view(1, -1, 1, 1)
 
 
 class Add(nn.Module):
@@ -70,7 +70,7 @@ class FusedConv(nn.Module):
     pad_value: Tensor
     slope: Tensor
 
-    def __init__(self, name: str, conv: nn.Conv2d) -> None:
+    def __init__(self, name: str, conv: nn.Conv2d, padding: tuple[int, int]) -> None:
         super().__init__()
         self.name = name
         self.identity = False
@@ -79,10 +79,9 @@ class FusedConv(nn.Module):
         bias = conv.bias.detach().clone() if conv.bias is not None else torch.zeros(conv.out_channels)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.stride = int(conv.stride[0])
-        self.padding: tuple[int, int] = (int(conv.padding[0]), int(conv.padding[1]))
+        self.padding = padding
         self.groups = conv.groups
-        pad_value = getattr(conv, "pad_value", None)
-        self.register_buffer("pad_value", torch.zeros(conv.in_channels) if pad_value is None else pad_value)
+        self.register_buffer("pad_value", torch.zeros(conv.in_channels))
         self.activation: Activation = "none"
         self.register_buffer("slope", torch.zeros(conv.out_channels))
         self.clip: tuple[float | None, float | None] = (None, None)

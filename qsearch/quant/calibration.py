@@ -1,16 +1,22 @@
 """Calibration: what every site sees on low-resolution images, without any ground truth."""
 
+import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from qsearch.allocation import Observer
 from qsearch.errors import QsearchError
+from qsearch.files import write_atomic
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
 from qsearch.passes.rewrite import module_of
@@ -18,8 +24,7 @@ from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats, weight_scale
 
 CROP = 96
-BATCH = 16
-SAMPLES_PER_BATCH = 32768
+SAMPLES_PER_IMAGE = 4096
 MIN_SIDE = 16
 
 
@@ -59,6 +64,34 @@ class Calibration:
             self._weights[key] = weight_grid(conv.weight.detach(), scale, bits)
         return self._weights[key]
 
+    def save(self, path: Path | str) -> None:
+        """Write the statistics as safetensors, atomically; the graph is made again from the model."""
+        groups: dict[int, list[str]] = {}
+        for site, stats in self.stats.items():
+            groups.setdefault(id(stats), []).append(site)
+        tensors = {}
+        for sites in groups.values():
+            stats = self.stats[sites[0]]
+            tensors[f"{sites[0]}:range"] = torch.tensor([stats.lo, stats.hi], dtype=torch.float64)
+            tensors[f"{sites[0]}:counts"] = torch.from_numpy(stats.counts)
+        readers = json.dumps(list(groups.values()))
+        write_atomic(path, save(tensors, metadata={"sites": readers, "white": repr(self.white)}))
+
+    @staticmethod
+    def load(path: Path | str, graph: GraphModule) -> "Calibration":
+        """Statistics that `save` wrote, for the same prepared graph; raises `QsearchError` for another file."""
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata()
+                found = {}
+                for sites in json.loads(metadata["sites"]):
+                    lo, hi = file.get_tensor(f"{sites[0]}:range").tolist()
+                    stats = ValueStats.from_counts(lo, hi, file.get_tensor(f"{sites[0]}:counts").numpy())
+                    found.update(dict.fromkeys(sites, stats))
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise QsearchError(f"{path} holds no calibration: {error}") from error
+        return Calibration(graph, float(metadata["white"]), found)
+
     @property
     def image_grid(self) -> Grid:
         """The uint8 image is its own grid: 0 is black, 255 is white."""
@@ -80,48 +113,51 @@ def calibrate(
     """
     if not images:
         raise QsearchError("calibration needs at least one low-resolution image; the folder holds none")
-    batches = _batches(images, white, np.random.default_rng(seed))
+    crops = _crops(images, np.random.default_rng(seed))
     recorder = _Recorder(graph, seed)
-    for done, (natural, stretched) in enumerate(batches):
-        with torch.no_grad():
-            recorder.sampling = True
-            recorder.run(natural)
-            recorder.sampling = False
-            recorder.run(stretched)
+    for done, crop in enumerate(crops):
+        recorder.observe(_to_input(crop, white), sampling=True)
+        recorder.observe(_to_input(_stretched(crop), white), sampling=False)
         if progress:
-            progress(done + 1, len(batches))
+            progress(done + 1, len(crops))
     return Calibration(graph, white, recorder.statistics())
 
 
-def _batches(
-    images: Sequence[NDArray[np.uint8]], white: float, random: np.random.Generator
-) -> list[tuple[Tensor, Tensor]]:
-    height = min(CROP, *(image.shape[0] for image in images))
-    width = min(CROP, *(image.shape[1] for image in images))
-    if min(height, width) < MIN_SIDE:
-        raise QsearchError(
-            f"a calibration image has a side of {min(height, width)} pixels; at least {MIN_SIDE} are needed"
-        )
+def _crops(images: Sequence[NDArray[np.uint8]], random: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """A random crop of at most `CROP` pixels a side of every image."""
     crops = []
     for image in images:
+        height, width = (min(CROP, side) for side in image.shape[:2])
+        if min(height, width) < MIN_SIDE:
+            raise QsearchError(
+                f"a calibration image of {image.shape[1]}x{image.shape[0]} pixels is too small: "
+                f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
+            )
         top = random.integers(0, image.shape[0] - height + 1)
         left = random.integers(0, image.shape[1] - width + 1)
         crops.append(image[top : top + height, left : left + width])
-    batches = []
-    for start in range(0, len(crops), BATCH):
-        block = np.stack(crops[start : start + BATCH]).astype(np.float32)
-        low = block.min(axis=(1, 2, 3), keepdims=True)
-        high = block.max(axis=(1, 2, 3), keepdims=True)
-        stretched = np.rint((block - low) * (255 / np.maximum(high - low, 1)))
-        to_input = lambda x: torch.from_numpy(x).permute(0, 3, 1, 2) * (white / 255)  # noqa: E731
-        batches.append((to_input(block), to_input(stretched)))
-    return batches
+    return crops
+
+
+def _stretched(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle of `crop` with its contrast stretched to full black and white."""
+    height, width = crop.shape[:2]
+    middle = crop[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.float64)
+    low, high = middle.min(), middle.max()
+    return np.rint((middle - low) * (255 / max(high - low, 1))).astype(np.uint8)
+
+
+def _to_input(image: NDArray[np.uint8], white: float) -> Tensor:
+    pixels = torch.from_numpy(image.astype(np.float32) * (white / 255)).permute(2, 0, 1)[None]
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 class _Recorder(Interpreter):
     """Runs the graph and records the range and a sample of every value that a quantizer reads."""
 
     def __init__(self, graph: GraphModule, seed: int) -> None:
+        # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
+        graph = copy.deepcopy(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(graph)
         self.sampling = True
         self.generator = torch.Generator().manual_seed(seed)
@@ -132,6 +168,12 @@ class _Recorder(Interpreter):
             quantizer = module_of(graph, node)
             if isinstance(quantizer, Quantizer) and not reads_image(node.args[0]):
                 self.sites.setdefault(node.args[0], []).append(quantizer.site)
+
+    def observe(self, image: Tensor, sampling: bool) -> None:
+        """Run one image; only with `sampling` do its values enter the histograms."""
+        self.sampling = sampling
+        with torch.no_grad():
+            self.run(image)
 
     def run_node(self, n: Node) -> Tensor:
         value: Tensor = super().run_node(n)
@@ -149,7 +191,7 @@ class _Recorder(Interpreter):
         self.ranges[node] = (min(lo, old[0]), max(hi, old[1]))
         if self.sampling:
             flat = value.flatten()
-            picked = torch.randint(flat.numel(), (SAMPLES_PER_BATCH,), generator=self.generator)
+            picked = torch.randint(flat.numel(), (SAMPLES_PER_IMAGE,), generator=self.generator)
             self.samples.setdefault(node, []).append(flat[picked])
 
     def statistics(self) -> dict[str, ValueStats]:

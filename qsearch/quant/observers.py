@@ -28,9 +28,18 @@ class ValueStats:
     @staticmethod
     def of(sample: NDArray[np.float32], lo: float, hi: float) -> "ValueStats":
         """Statistics from a random sample of the values and the exact range."""
-        top = hi if hi > lo else lo + 1.0
-        counts, edges = np.histogram(sample, bins=BINS, range=(lo, top))
-        return ValueStats(lo, hi, (edges[:-1] + edges[1:]) / 2, counts.astype(np.float64))
+        counts, _ = np.histogram(sample, bins=BINS, range=_edges(lo, hi))
+        return ValueStats.from_counts(lo, hi, counts.astype(np.float64))
+
+    @staticmethod
+    def from_counts(lo: float, hi: float, counts: NDArray[np.float64]) -> "ValueStats":
+        """Statistics from the exact range and the counts of `BINS` equal bins between its ends."""
+        edges = np.linspace(*_edges(lo, hi), BINS + 1)
+        return ValueStats(lo, hi, (edges[:-1] + edges[1:]) / 2, counts)
+
+
+def _edges(lo: float, hi: float) -> tuple[float, float]:
+    return lo, hi if hi > lo else lo + 1.0
 
 
 def minmax(stats: ValueStats, bits: int) -> tuple[float, float]:

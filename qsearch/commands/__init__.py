@@ -1,0 +1,1 @@
+"""What the larger commands do, one file per command; `qsearch.cli` parses and prints."""

@@ -1,0 +1,75 @@
+"""`qsearch compile`: from a point of a search, or a quantized network, to an artefact."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qsearch.allocation import Allocation
+from qsearch.commands.quantize import ALLOCATION, SUMMARY
+from qsearch.commands.search import selected_point
+from qsearch.compile.artefact import build_artefact
+from qsearch.compile.host import HostNetwork
+from qsearch.errors import QsearchError
+from qsearch.evaluation import evaluate
+from qsearch.files import read_json
+from qsearch.integer.storage import load_program
+from qsearch.run import CONFIG, Run
+from qsearch.target import load_target
+
+
+def compile_source(
+    source: Path, out: Path, point: int | None, target: str | None, name: str | None, console: Console
+) -> dict[str, Any]:
+    """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`."""
+    if (source / SUMMARY).is_file():
+        return _compile_quantized(source, out, target or "host", name, console)
+    if (source / CONFIG).is_file():
+        return _compile_point(Run.open(source), out, point, target, name, console)
+    raise QsearchError(f"{source} is neither a run of `qsearch search` nor a folder that `qsearch quantize` wrote")
+
+
+def _compile_quantized(source: Path, out: Path, target: str, name: str | None, console: Console) -> dict[str, Any]:
+    summary = read_json(source / SUMMARY)
+    build_artefact(
+        load_program(source),
+        out,
+        load_target(target),
+        name=name or symbol_prefix(summary["model"]),
+        allocation=Allocation.load(source / ALLOCATION),
+        model=Path(summary["model"]).name,
+        psnr=summary["score"],
+    )
+    return _done(out, summary["score"]["psnr_y_db"], console)
+
+
+def _compile_point(
+    run: Run, out: Path, number: int | None, target: str | None, name: str | None, console: Console
+) -> dict[str, Any]:
+    allocation = selected_point(run, number).allocation
+    network = run.network()
+    program = network.program(allocation)
+    score = evaluate(HostNetwork(program, run.config.threads).run, run.pairs, run.model.upscale)
+    build_artefact(
+        program,
+        out,
+        load_target(target or run.config.target),
+        name=name or symbol_prefix(run.config.model),
+        allocation=allocation,
+        model=run.model.name,
+        psnr=asdict(score),
+    )
+    return _done(out, score.psnr_y_db, console)
+
+
+def symbol_prefix(model: str) -> str:
+    """A C identifier from a model's name or path."""
+    word = re.sub(r"\W+", "_", Path(model).stem.partition(":")[0]).strip("_").lower()
+    return word if word[:1].isalpha() else f"net_{word}"
+
+
+def _done(out: Path, psnr_y_db: float, console: Console) -> dict[str, Any]:
+    console.print(f"artefact {out}: {psnr_y_db:.3f} dB; try `qsearch upscale photo.png --artefact {out} -o big.png`")
+    return {"artefact": str(out), "psnr_y_db": psnr_y_db}

@@ -1,0 +1,84 @@
+"""`qsearch quantize`: from a float network to a folder with its integer program."""
+
+import re
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qsearch.allocation import Allocation, Site, uniform
+from qsearch.commands.progress import bar
+from qsearch.compile.host import HostNetwork
+from qsearch.errors import QsearchError
+from qsearch.evaluation import evaluate
+from qsearch.files import new_folder, write_json
+from qsearch.integer.onnx_export import save_onnx
+from qsearch.integer.storage import save_program
+from qsearch.models import load
+from qsearch.network import CalibratedNetwork
+from qsearch.run import calibration_images, pairs_of
+
+SUMMARY, ALLOCATION, ONNX = "quantized.json", "allocation.json", "model.onnx"
+BITS = re.compile(r"w(?P<weight>\d+)a(?P<input>\d+)")
+DEFAULT_SIZE = (180, 320)
+
+
+def quantize_model(
+    model: str,
+    out: Path,
+    bits: str,
+    allocation_file: Path | None,
+    calibration: str,
+    images: str,
+    limit: int | None,
+    onnx: str | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Calibrate, lower and store `model`; the summary holds PSNR (float and integer) and costs.
+
+    Everything is written to a temporary folder first, so that a failure leaves nothing behind.
+    """
+    if onnx not in (None, "qdq", "exact"):
+        raise QsearchError(f"--onnx must be qdq or exact, not {onnx!r}")
+    loaded = load(model)
+    pairs = pairs_of(images, loaded.upscale, limit)
+    with bar(console, "calibrating") as progress:
+        lr_images = calibration_images(calibration, loaded.upscale, limit)
+        network = CalibratedNetwork.make(loaded, lr_images, progress=progress)
+    allocation = Allocation.load(allocation_file) if allocation_file else parse_bits(bits, network.sites)
+    program = network.program(allocation)
+    result = evaluate(HostNetwork(program).run, pairs, loaded.upscale)
+    floating = evaluate(loaded.run, pairs, loaded.upscale)
+    new_folder(out)
+    summary = {
+        "model": model,
+        "upscale": loaded.upscale,
+        "score": asdict(result),
+        "float_score": asdict(floating),
+        "costs": {"size": DEFAULT_SIZE, **network.costs(allocation, DEFAULT_SIZE)},
+    }
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        save_program(program, folder)
+        allocation.save(folder / ALLOCATION)
+        write_json(folder / SUMMARY, summary)
+        if onnx:
+            save_onnx(program, folder / ONNX, "exact" if onnx == "exact" else "qdq")
+        out.rmdir()
+        shutil.move(folder, out)
+    console.print(
+        f"{loaded.name}: {floating.psnr_y_db:.3f} dB in float, {result.psnr_y_db:.3f} dB in integers "
+        f"on {result.images} images ({result.protocol})"
+    )
+    return {"out": str(out), **summary}
+
+
+def parse_bits(text: str, sites: list[Site]) -> Allocation:
+    """The uniform allocation of `w4a8`; skip operands keep 8 bits."""
+    match = BITS.fullmatch(text)
+    if not match or not all(2 <= int(value) <= 8 for value in match.groups()):
+        raise QsearchError(f"bits {text!r} are not of the form w4a8 with 2 to 8 bits each")
+    return uniform(sites, int(match["weight"]), int(match["input"]))

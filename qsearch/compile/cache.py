@@ -1,0 +1,130 @@
+"""Compiled kernels on disk: built once per kernel, instruction set, target, TVM version and kernel source."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.target import Target
+
+from qsearch.compile import kernels
+from qsearch.compile.specs import KernelSpec
+from qsearch.errors import QsearchError
+
+OBJECT = "kernel.o"
+LIBRARY = "kernel.so"
+_CHECKSUMS = "checksums.json"
+
+
+def default_folder() -> Path:
+    """Where kernels are kept unless told otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qsearch" / "kernels"
+
+
+def kernel_object(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """The object file of a kernel for an LLVM `target` (a TVM target as a dict), built if it is not there.
+
+    It defines `__tvm_ffi_<spec.symbol>`. Raises `QsearchError` when the folder cannot be written.
+    """
+    return _entry(spec, isa, target, folder or default_folder(), link=False) / OBJECT
+
+
+def host_kernel(spec: KernelSpec, isa: str, folder: Path | None = None) -> Any:
+    """The callable kernel of `spec` on this machine, built if it is not there; loaded once per process."""
+    return _load(spec, isa, folder or default_folder())
+
+
+@cache
+def _load(spec: KernelSpec, isa: str, folder: Path) -> Any:
+    library = _entry(spec, isa, kernels.host_target(isa), folder, link=True) / LIBRARY
+    return tvm.runtime.load_module(str(library))[spec.symbol]
+
+
+def _entry(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, link: bool) -> Path:
+    entry = folder / f"{spec.symbol}-{isa}-{_key(spec, isa, target, link)}"
+    if _intact(entry):
+        return entry
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
+        try:
+            _build(spec, isa, target, temporary, link)
+            _publish(temporary, entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise QsearchError(f"cannot write the kernel cache {folder}: {error.strerror or error}") from error
+    return entry
+
+
+def _publish(temporary: Path, entry: Path) -> None:
+    """Renames a finished folder to `entry`, unless another process did so first; a damaged one makes room."""
+    while True:
+        try:
+            os.rename(temporary, entry)
+            return
+        except OSError:
+            if not entry.exists():
+                raise
+        if _intact(entry):
+            return
+        damaged = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".damaged-"))
+        try:
+            os.rename(entry, damaged / entry.name)
+        except FileNotFoundError:
+            pass  # another process removed it
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        checksums: dict[str, str] = json.loads((entry / _CHECKSUMS).read_text())
+        return all(_digest((entry / name).read_bytes()) == digest for name, digest in checksums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _build(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, link: bool) -> None:
+    module = tvm.IRModule({spec.symbol: kernels.prim_func(spec, isa)})
+    # Argument checks would double the code; plans hand over buffers of the right shapes.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        library = tvm.tirx.build(module, target=Target(dict(target)), pipeline="s_tir")
+    library.write_to_file(str(folder / OBJECT), "o")
+    names = [OBJECT]
+    if link:
+        _link(folder)
+        names.append(LIBRARY)
+    checksums = {name: _digest((folder / name).read_bytes()) for name in names}
+    (folder / _CHECKSUMS).write_text(json.dumps(checksums))
+
+
+def _link(folder: Path) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-nostdlib", "-o", LIBRARY, OBJECT]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise QsearchError(f"cannot link a kernel with ziglang: {result.stderr.strip().splitlines()[-1:]}")
+
+
+def _key(spec: KernelSpec, isa: str, target: Mapping[str, Any], link: bool) -> str:
+    parts = [repr(spec), isa, json.dumps(target, sort_keys=True), tvm.__version__, str(link), _source_digest()]
+    return _digest("\n".join(parts).encode())[:20]
+
+
+@cache
+def _source_digest() -> str:
+    here = Path(__file__).parent
+    files = [Path(__file__), here / "specs.py", *sorted((here / "kernels").glob("*.py"))]
+    return _digest(b"".join(file.read_bytes() for file in files))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

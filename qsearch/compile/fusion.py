@@ -1,0 +1,129 @@
+"""Groups the operations of an integer program into convolutions with their whole epilogue."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from qsearch.errors import QsearchError
+from qsearch.integer import ops
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call_function node with its arguments by name."""
+
+    node: Node
+    arguments: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+
+@dataclass(frozen=True)
+class FusedOutput:
+    """One requantization of an accumulator, and the node whose value is stored (a pixel shuffle, or itself)."""
+
+    requantize: Call
+    value: Node
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A convolution, the skip operands added to it, and its outputs, which share the pixel shuffle factor."""
+
+    name: str
+    conv: Call
+    skips: tuple[Call, ...]
+    outputs: tuple[FusedOutput, ...]
+    shuffle: int
+
+
+class Program:
+    """Reads the nodes of an integer program; every refusal names the node."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module
+        placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        if len(placeholders) != 1:
+            raise QsearchError(f"the integer program has {len(placeholders)} inputs; kernels take one image")
+        self.image: Node = placeholders[0]
+        returned = next(node for node in module.graph.nodes if node.op == "output").args[0]
+        if not isinstance(returned, Node):
+            raise QsearchError("the integer program must return one tensor")
+        self.result: Node = returned
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node.target not in ops.OPERATIONS:
+                raise QsearchError(f"node '{node.name}': no kernel for operation '{node.target}'")
+            if node.op in ("call_module", "call_method"):
+                raise QsearchError(f"node '{node.name}': no kernel for {node.op} '{node.target}'")
+
+    def call(self, node: Node) -> Call:
+        """`node` with its arguments bound to the operation's parameter names, defaults filled in."""
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+        bound.apply_defaults()
+        return Call(node, dict(bound.arguments))
+
+    def array(self, node: Node) -> np.ndarray:
+        """The values of a get_attr node."""
+        value: Any = self.module
+        if node.op != "get_attr":
+            raise QsearchError(f"node '{node.name}': parameters of kernels must be buffers of the program")
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if not isinstance(value, Tensor):
+            raise QsearchError(f"node '{node.name}': parameters of kernels must be buffers of the program")
+        return value.detach().cpu().numpy()
+
+    def fused(self) -> list[Fused]:
+        """All fused convolutions in an order in which they can run."""
+        result = []
+        for node in self.module.graph.nodes:
+            if is_call(node, ops.conv_acc, ops.add_skip):
+                outputs = [output for user in node.users for output in self._stored(user)]
+                for shuffle in sorted({r for r, _ in outputs}):
+                    same = tuple(output for r, output in outputs if r == shuffle)
+                    name = node.name if shuffle == 1 else f"{node.name}_shuffle{shuffle}"
+                    conv, skips = self._accumulation(node)
+                    result.append(Fused(name, conv, skips, same, shuffle))
+        return result
+
+    def _accumulation(self, node: Node) -> tuple[Call, tuple[Call, ...]]:
+        skips: list[Call] = []
+        while is_call(node, ops.add_skip):
+            skips.insert(0, self.call(node))
+            node = skips[0]["acc"]
+        if not is_call(node, ops.conv_acc):
+            raise QsearchError(f"node '{node.name}': skip operands can only be added to a convolution's accumulator")
+        return self.call(node), tuple(skips)
+
+    def _stored(self, user: Node) -> list[tuple[int, FusedOutput]]:
+        """The values that requantization `user` of an accumulator stores, each with its pixel shuffle factor."""
+        if is_call(user, ops.add_skip):
+            return []
+        if not is_call(user, ops.requantize):
+            raise QsearchError(f"node '{user.name}': an accumulator can only be requantized or take a skip operand")
+        requantize = self.call(user)
+        stored = []
+        shuffles = [reader for reader in user.users if is_call(reader, ops.pixel_shuffle)]
+        if len(shuffles) < len(user.users):
+            stored.append((1, FusedOutput(requantize, user)))
+        stored += [(int(self.call(node)["r"]), FusedOutput(requantize, node)) for node in shuffles if node.users]
+        return stored
+
+
+def is_call(node: Any, *operations: Callable[..., Any]) -> bool:
+    """Whether `node` is a call of one of `operations`."""
+    return isinstance(node, Node) and node.op == "call_function" and node.target in operations
+
+
+def readers(node: Node) -> Sequence[Node]:
+    """The nodes that read the value of `node`, seeing through `repeat_channels`."""
+    found: list[Node] = []
+    for user in node.users:
+        found.extend(readers(user) if is_call(user, ops.repeat_channels) else [user])
+    return found

@@ -1,0 +1,143 @@
+"""Generates the C data of one network: its buffers, kernel calls and parameters, and its header."""
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from qsearch.compile.plan import INPUT, OUTPUT, Plan, Step
+from qsearch.compile.specs import ConvSpec
+from qsearch.errors import QsearchError
+
+RUNTIME = files("qsearch.compile") / "runtime"
+_ALIGN = 64
+_TYPE_CODE = {"i": 0, "u": 1, "f": 2}
+_X86_LEVEL = {"avx2": 1, "avx_vnni": 2, "avx512_vnni": 3}
+_SHIM_SYMBOLS = ("TVMFFIErrorSetRaisedFromCStr", "__TVMBackend", "__tvm_ffi_")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the C code of a network promises: its name (prefix of every symbol) and limits, in input pixels."""
+
+    name: str
+    min_height: int
+    min_width: int
+    memory_limit_bytes: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
+            raise QsearchError(
+                f"network name {self.name!r} cannot be a C prefix: use lower-case letters, digits and underscores"
+            )
+
+
+def symbol(name: str, original: str) -> str:
+    """The symbol in network `name` for `original` of a kernel object; functions of the C library keep theirs."""
+    return f"{name}_{original}" if original.startswith(_SHIM_SYMBOLS) else original
+
+
+def pack_parameters(plan: Plan) -> tuple[bytes, dict[str, int]]:
+    """All parameters of `plan` in one block, every array aligned to 64 bytes, and their offsets."""
+    block, offsets = bytearray(), {}
+    for name, value in plan.params.items():
+        offsets[name] = len(block)
+        block += np.ascontiguousarray(value).tobytes()
+        block += bytes(-len(block) % _ALIGN)
+    return bytes(block), offsets
+
+
+def header(plan: Plan, interface: Interface) -> str:
+    """The public C header."""
+    values = {
+        "name": interface.name,
+        "upscale": plan.upscale,
+        "min_height": interface.min_height,
+        "min_width": interface.min_width,
+        "halo": plan.halo,
+        "memory_limit": f"{interface.memory_limit_bytes >> 20} MiB",
+    }
+    text = (RUNTIME / "template.h").read_text()
+    return re.sub(r"@(\w+?)@", lambda match: str(values[match[1]]), text)
+
+
+def network_source(plan: Plan, interface: Interface, offsets: dict[str, int], digest: str) -> str:
+    """The C source of the network: its data, then the runtime that interprets them.
+
+    `digest` of the parameters stands in the text so that a compiler cache notices other parameters.
+    """
+    buffers, params = list(plan.buffers), list(plan.params)
+    slots = 1 + max((buffer.slot for buffer in plan.buffers.values() if buffer.slot is not None), default=-1)
+    kernels = sorted({step.spec.symbol for step in plan.steps})
+    defines = {
+        "QS_NUM_BUFFERS": len(buffers),
+        "QS_NUM_SLOTS": slots,
+        "QS_NUM_PARAMS": max(len(params), 1),
+        "QS_NUM_STEPS": len(plan.steps),
+        "QS_INPUT": buffers.index(INPUT),
+        "QS_X86_LEVEL": _X86_LEVEL.get(plan.isa, 0),
+        "QS_HALO": plan.halo,
+        "QS_UPSCALE": plan.upscale,
+        "QS_MIN_HEIGHT": interface.min_height,
+        "QS_MIN_WIDTH": interface.min_width,
+        "QS_BAD_SIZE": "QS_NAME(BAD_SIZE)",
+        "QS_NO_MEMORY": "QS_NAME(NO_MEMORY)",
+        "QS_KERNEL_FAILED": "QS_NAME(KERNEL_FAILED)",
+    }
+    lines = [_prologue(interface), *(f"#define {key} {value}" for key, value in defines.items())]
+    lines += ['#include "network.h"', f"/* params.bin: sha256 {digest} */"]
+    data = symbol(interface.name, "__tvm_ffi_params")
+    lines.append(
+        f'__asm__(".section .rodata\\n.balign {_ALIGN}\\n.hidden {data}\\n.global {data}\\n{data}:\\n'
+        '.incbin \\"params.bin\\"\\n.byte 0\\n.previous\\n");'
+    )
+    lines.append(f"extern const uint8_t {data}[];\n#define qs_param_data {data}")
+    lines += [f"int32_t {_kernel(interface, k)}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);" for k in kernels]
+    lines.append("static const qs_buffer qs_buffers[QS_NUM_BUFFERS] = {")
+    lines += [f"  {{{b.channels}, {b.border}, {_slot(plan, name)}}}, /* {name} */" for name, b in plan.buffers.items()]
+    lines.append("};\nstatic const qs_param qs_params[QS_NUM_PARAMS] = {")
+    lines += [f"  {_param(plan.params[name], offsets[name])}, /* {name} */" for name in params]
+    lines.append("};\nstatic const qs_step qs_steps[QS_NUM_STEPS] = {")
+    lines += [f"  {_step(step, interface, buffers, params)}," for step in plan.steps]
+    lines.append("};")
+    lines += [f'#include "{file}.c"' for file in ("cpu", "threads", "shim", "engine", "tiles", "api")]
+    return "\n".join(lines) + "\n"
+
+
+def main_source(interface: Interface) -> str:
+    """The C source of the executable's command line."""
+    return f'{_prologue(interface)}\n#define QS_NETWORK "{interface.name}"\n#include "main.c"\n#include "ppm.c"\n'
+
+
+def _prologue(interface: Interface) -> str:
+    name = interface.name
+    limit = f"#define QS_MEMORY_LIMIT UINT64_C({interface.memory_limit_bytes})"
+    return f'#include "{name}.h"\n#define QS_NAME(x) {name}_##x\n{limit}'
+
+
+def _kernel(interface: Interface, kernel: str) -> str:
+    return symbol(interface.name, f"__tvm_ffi_{kernel}")
+
+
+def _slot(plan: Plan, name: str) -> str:
+    special = {INPUT: "QS_SLOT_INPUT", OUTPUT: "QS_SLOT_OUTPUT"}
+    return special.get(name) or str(plan.buffers[name].slot)
+
+
+def _param(value: np.ndarray, offset: int) -> str:
+    code, bits = _TYPE_CODE[value.dtype.kind], value.dtype.itemsize * 8
+    return f"{{{offset}, {{{code}, {bits}, 1}}, {value.ndim}, {{{', '.join(map(str, value.shape)) or '0'}}}}}"
+
+
+def _step(step: Step, interface: Interface, buffers: list[str], params: list[str]) -> str:
+    spec = step.spec
+    shape = (1, 1, 1, 0, 0, 1)
+    if isinstance(spec, ConvSpec):
+        shape = (*spec.kernel, spec.stride, *spec.padding, spec.shuffle)
+    num_buffers = 1 + len(step.skips) + len(step.outputs)
+    arguments = [buffers.index(name) for name in step.arguments[:num_buffers]]
+    arguments += [params.index(name) for name in step.params]
+    numbers = [*shape, num_buffers, 1 + len(step.skips), len(step.params)]
+    listed = ", ".join(map(str, arguments))
+    return f'{{{_kernel(interface, spec.symbol)}, "{step.name}", {", ".join(map(str, numbers))}, {{{listed}}}}}'

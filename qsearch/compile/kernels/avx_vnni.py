@@ -1,0 +1,38 @@
+"""AVX-VNNI: the 256-bit form of the same instruction, on client processors without AVX512."""
+
+from collections.abc import Sequence
+
+from tvm.tirx.script.builder import ir as T
+
+from qsearch.compile.kernels.isa import Expr, Isa
+
+
+def _prepare_weight(weight: Expr) -> tuple[Expr, ...]:
+    return (weight,)
+
+
+def _prepare_activation(quads: Expr) -> tuple[Expr, ...]:
+    return (quads,)
+
+
+def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
+    bytes_ = T.reinterpret(activation[0], dtype="int8x32")
+    intrinsic = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.256")
+    return T.call_llvm_pure_intrin(intrinsic, acc, bytes_, weight[0], dtype="int32x8")
+
+
+def _tile(blocks: int) -> tuple[int, int]:
+    # 16 registers: 12 accumulators, one activation, the weights
+    return {1: (8, 1), 2: (5, 2), 3: (4, 3)}.get(blocks, (3, 4))
+
+
+AVX_VNNI = Isa(
+    name="avx_vnni",
+    lanes=8,
+    features=("avx2", "avxvnni"),
+    mcpu="alderlake",
+    prepare_weight=_prepare_weight,
+    prepare_activation=_prepare_activation,
+    dot=_dot,
+    tile=_tile,
+)

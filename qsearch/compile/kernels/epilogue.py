@@ -1,0 +1,127 @@
+"""From accumulators to uint8 values: shift, bias, skip operands, requantization; and the borders of the outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T
+
+from qsearch.compile.kernels.emit import Bordered, store, tensor
+from qsearch.compile.kernels.isa import Expr
+from qsearch.compile.specs import ConvSpec
+
+# Adding 1.5·2^23 to a float32 below 2^22 rounds it half to even and leaves the integer in its low bits.
+ROUND = 12582912.0
+
+
+@dataclass(frozen=True)
+class _Output:
+    """An output buffer with the parameters of its requantization."""
+
+    stored: Bordered
+    m: Expr
+    m_neg: Expr | None
+    bounds: Expr
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """Clip bounds relative to the zero point, as float32, and the zero point."""
+
+    lowest: Expr
+    highest: Expr
+    zero_point: Expr
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Parameters of the channels of one vector, in registers."""
+
+    bias: Expr
+    shift: Expr
+    factors: tuple[Expr, ...]
+    m: tuple[Expr, ...]
+    m_neg: tuple[Expr | None, ...]
+
+
+class Epilogue:
+    """All arguments of a kernel after its input, and what happens to a vector of accumulators.
+
+    Per-channel parameters have `total` lanes and are read `lanes` at a time.
+    """
+
+    def __init__(self, spec: ConvSpec, size: tuple[Expr, Expr], lanes: int, total: int, weight_bytes: int) -> None:
+        self.spec, self.lanes = spec, lanes
+        self.height, self.width = size
+        self.skips = [
+            tensor(f"skip{i}", self._shape(skip.border, skip.channels, 1), "uint8") for i, skip in enumerate(spec.skips)
+        ]
+        buffers = [
+            # An image is the caller's memory, at any address.
+            tensor(f"output{i}", self._shape(o.border, o.channels, spec.shuffle), "uint8", aligned=o.channels % 4 == 0)
+            for i, o in enumerate(spec.outputs)
+        ]
+        self.weight = tensor("weight", (weight_bytes,), "int8")
+        self._bias, self._shift = tensor("bias", (total,), "int32"), tensor("shift", (total,), "int32")
+        self._factors = [tensor(f"k{i}", (total,), "int32") for i in range(len(spec.skips))]
+        self._outputs: list[_Output] = []
+        for i, (output, buffer) in enumerate(zip(spec.outputs, buffers, strict=True)):
+            m = tensor(f"m{i}", (total,), "float32")
+            m_neg = tensor(f"m_neg{i}", (total,), "float32") if spec.prelu else None
+            bounds = tensor(f"bounds{i}", (3,), "int32")
+            pad = tensor(f"pad{i}", (output.channels,), "uint8") if output.border else None
+            self._outputs.append(_Output(Bordered(buffer, output.border, output.channels, pad), m, m_neg, bounds))
+        self._clips: list[_Clip] = []
+
+    def _shape(self, border: int, channels: int, shuffle: int) -> tuple[Expr, ...]:
+        return self.height * shuffle + 2 * border, self.width * shuffle + 2 * border, channels
+
+    def begin(self) -> None:
+        """Loads the clip bounds, once per task."""
+        for output in self._outputs:
+            zero_point, lo, hi = (output.bounds[i] for i in range(3))
+            lowest, highest = (T.Bind(T.cast(bound - zero_point, "float32")) for bound in (lo, hi))
+            self._clips.append(_Clip(lowest, highest, T.Bind(zero_point)))
+
+    def end(self, y: Expr) -> None:
+        """Writes the borders of all outputs that belong to accumulator row `y`."""
+        r = self.spec.shuffle
+        for output in self._outputs:
+            output.stored.write_borders(y, self.height * r, self.width * r, r)
+
+    def channels(self, lane: Expr) -> Channels:
+        """Loads the parameters of `lanes` channels from `lane` on."""
+
+        def load(parameter: Expr, dtype: str) -> Expr:
+            return T.Bind(parameter.vload([lane], f"{dtype}x{self.lanes}"))
+
+        return Channels(
+            bias=load(self._bias, "int32"),
+            shift=load(self._shift, "int32"),
+            factors=tuple(load(k, "int32") for k in self._factors),
+            m=tuple(load(output.m, "float32") for output in self._outputs),
+            m_neg=tuple(None if o.m_neg is None else load(o.m_neg, "float32") for o in self._outputs),
+        )
+
+    def finish(self, sums: Expr, skips: Sequence[Expr], channels: Channels) -> list[tuple[Bordered, Expr]]:
+        """Every output's uint8 vector for int32 `sums` and uint8 `skips`."""
+        value = T.shift_left(sums, channels.shift) + channels.bias
+        for factor, skip in zip(channels.factors, skips, strict=True):
+            value = value + factor * T.cast(skip, f"int32x{self.lanes}")
+        value = T.Bind(value)
+        results = []
+        for output, clip, m, m_neg in zip(self._outputs, self._clips, channels.m, channels.m_neg, strict=True):
+            # A local buffer instead of T.Bind, whose analysis of a float T.Select fails.
+            quantized = T.alloc_buffer((self.lanes,), "uint8", scope="local")
+            store(quantized, [0], self.lanes, self._quantized(clip, value, m, m_neg))
+            results.append((output.stored, quantized.vload([0], f"uint8x{self.lanes}")))
+        return results
+
+    def _quantized(self, clip: _Clip, value: Expr, m: Expr, m_neg: Expr | None) -> Expr:
+        lanes = self.lanes
+        factor = m if m_neg is None else T.Select(value < T.broadcast(T.int32(0), lanes), m_neg, m)
+        scaled = T.cast(value, f"float32x{lanes}") * factor
+        # Clipping to integers before rounding gives the same integer and keeps the sum in the range of ROUND. It also
+        # stands between the product and the addition, which LLVM would otherwise fuse into one rounding.
+        clipped = T.min(T.max(scaled, T.broadcast(clip.lowest, lanes)), T.broadcast(clip.highest, lanes))
+        bits = T.reinterpret(clipped + T.broadcast(T.float32(ROUND), lanes), dtype=f"int32x{lanes}")
+        return T.cast(bits + T.broadcast(clip.zero_point, lanes), f"uint8x{lanes}")

@@ -1,0 +1,137 @@
+"""What a compiled network is: kernel calls over planned buffers, and their packed parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch.fx import GraphModule
+
+from qsearch.compile.specs import ConvSpec, ImageSpec, KernelSpec, OutSpec, SkipSpec
+from qsearch.errors import QsearchError
+
+__all__ = ["Buffer", "ConvSpec", "ImageSpec", "KernelSpec", "OutSpec", "Plan", "SkipSpec", "Step", "build"]
+
+INPUT = "input"
+OUTPUT = "output"
+# Kernels compute addresses in 32 bits.
+LARGEST_BUFFER_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A uint8 tensor `[rows + 2·border, columns + 2·border, channels]`, row-major, without gaps.
+
+    Rows and columns are those of the input image times `scale_num / scale_den` (exactly as `Plan.sizes` says). `slot`
+    is the arena slot that holds it, 64-byte aligned; buffers of one slot are never alive together. It is `None` for the
+    caller's memory, at any address: `input`, the image in, and `output`, the image out.
+    """
+
+    name: str
+    channels: int
+    border: int
+    scale_num: int
+    scale_den: int
+    slot: int | None
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Array shape for a content of `size` = (rows, columns)."""
+        return size[0] + 2 * self.border, size[1] + 2 * self.border, self.channels
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call. The kernel's DLTensor arguments are exactly `arguments`, in that order."""
+
+    name: str
+    spec: KernelSpec
+    input: str
+    skips: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: tuple[str, ...]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of buffers, then of parameters, in the kernel's order."""
+        return (self.input, *self.skips, *self.outputs, *self.params)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network as kernel calls: `steps` in order, over `buffers`, with one-dimensional `params` packed for `isa`.
+
+    Kernels need `params` 64-byte aligned. `halo` is the number of LR pixels around a region that its outputs depend on.
+    """
+
+    isa: str
+    buffers: Mapping[str, Buffer]
+    steps: tuple[Step, ...]
+    params: Mapping[str, np.ndarray]
+    halo: int
+    upscale: int
+
+    @property
+    def kernels(self) -> tuple[KernelSpec, ...]:
+        """The distinct kernels, in order of first use."""
+        return tuple(dict.fromkeys(step.spec for step in self.steps))
+
+    def sizes(self, height: int, width: int) -> dict[str, tuple[int, int]]:
+        """Rows and columns of every buffer (borders not counted) for an input image of `height` × `width`.
+
+        Raises `QsearchError` for an image that a layer cannot take, or whose skip operands do not match.
+        """
+        sizes = {INPUT: (height, width)}
+        for step in self.steps:
+            size = step.spec.output_size(*sizes[step.input])
+            if min(size) < 1:
+                raise QsearchError(
+                    f"an image of {width}x{height} pixels is too small: the network needs at least "
+                    f"{'x'.join(map(str, self.minimum_size()[::-1]))}"
+                )
+            for output in step.outputs:
+                sizes[output] = size
+            self._check_skips(step, sizes)
+        self._check_bytes(sizes, height, width)
+        return sizes
+
+    def minimum_size(self) -> tuple[int, int]:
+        """The smallest number of rows and of columns (height, width) that every layer can take."""
+        needed = dict.fromkeys(self.buffers, (1, 1))
+        for step in reversed(self.steps):
+            if isinstance(step.spec, ConvSpec):
+                low = step.spec.input_size(*map(max, *(needed[name] for name in step.outputs), (1, 1)))
+            else:
+                low = needed[step.outputs[0]]
+            needed[step.input] = tuple(map(max, needed[step.input], low))  # type: ignore[assignment]
+        return needed[INPUT]
+
+    def slot_bytes(self, height: int, width: int) -> list[int]:
+        """Bytes of every arena slot for an input image of `height` × `width`."""
+        sizes = self.sizes(height, width)
+        total = [0] * (1 + max((b.slot for b in self.buffers.values() if b.slot is not None), default=-1))
+        for name, buffer in self.buffers.items():
+            if buffer.slot is not None:
+                total[buffer.slot] = max(total[buffer.slot], int(np.prod(buffer.shape(sizes[name]))))
+        return total
+
+    def _check_skips(self, step: Step, sizes: Mapping[str, tuple[int, int]]) -> None:
+        if not isinstance(step.spec, ConvSpec):
+            return
+        rows, columns = sizes[step.outputs[0]]
+        for skip in step.skips:
+            if sizes[skip] != (rows // step.spec.shuffle, columns // step.spec.shuffle):
+                raise QsearchError(f"node '{step.name}': skip operand '{skip}' has another size than the convolution")
+
+    def _check_bytes(self, sizes: Mapping[str, tuple[int, int]], height: int, width: int) -> None:
+        for name, buffer in self.buffers.items():
+            if int(np.prod(buffer.shape(sizes[name]))) > LARGEST_BUFFER_BYTES:
+                raise QsearchError(f"an image of {width}x{height} pixels is too large for one run: use tiles")
+
+
+def build(program: GraphModule, isa: str) -> Plan:
+    """The plan of an integer program, with parameters packed for `isa` (a key of `kernels.ISAS`).
+
+    Raises `QsearchError` naming the node that no kernel can compute.
+    """
+    from qsearch.compile.planning import Planner
+
+    return Planner(program, isa).plan()

@@ -1,0 +1,191 @@
+"""Plans buffers, borders, arena slots and kernel calls of an integer program."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from torch.fx import GraphModule, Node
+
+from qsearch.compile import packing
+from qsearch.compile.fusion import Call, Fused, FusedOutput, Program, is_call, readers
+from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Plan, Step
+from qsearch.compile.specs import ConvSpec, ImageSpec, OutSpec, SkipSpec, stored
+from qsearch.errors import QsearchError
+from qsearch.integer import ops
+
+IMAGE_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How the readers of a value want it stored."""
+
+    border: int
+    pad: np.ndarray | None
+
+
+class Planner:
+    """Builds the plan of one program; use `plan`."""
+
+    def __init__(self, module: GraphModule, isa: str) -> None:
+        self.program, self.isa = Program(module), isa
+        self.buffers: dict[str, Buffer] = {}
+        self.steps: list[Step] = []
+        self.params: dict[str, np.ndarray] = {}
+
+    def plan(self) -> Plan:
+        """The plan of the program."""
+        self._load_image()
+        for fused in self.program.fused():
+            self._add(fused)
+        if OUTPUT not in self.buffers:
+            raise QsearchError(f"node '{self.program.result.name}': the program must return a requantized convolution")
+        scale = Fraction(self.buffers[OUTPUT].scale_num, self.buffers[OUTPUT].scale_den)
+        if scale.denominator != 1:
+            raise QsearchError(f"node '{self.program.result.name}': the output is smaller than the input image")
+        buffers = _with_slots(self.buffers, self.steps)
+        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, _halo(self.steps), scale.numerator)
+        plan.sizes(64, 64)
+        return plan
+
+    def _load_image(self) -> None:
+        node = self.program.image
+        use = self._use(node, IMAGE_CHANNELS)
+        spec = ImageSpec(IMAGE_CHANNELS, use.border)
+        self.buffers[INPUT] = Buffer(INPUT, IMAGE_CHANNELS, 0, 1, 1, None)
+        self.buffers[node.name] = Buffer(node.name, stored(IMAGE_CHANNELS), use.border, 1, 1, None)
+        params = {"pad": use.pad} if use.pad is not None else {}
+        self._add_step(Step(node.name, spec, INPUT, (), (node.name,), ()), params)
+
+    def _add_step(self, step: Step, params: dict[str, np.ndarray]) -> None:
+        names = tuple(f"{step.name}.{name}" for name in step.spec.param_names)
+        self.params.update(zip(names, (params[name] for name in step.spec.param_names), strict=True))
+        self.steps.append(replace(step, params=names))
+
+    def _add(self, fused: Fused) -> None:
+        conv = fused.conv
+        array = self.program.array
+        weight = array(conv["weight"])
+        source = self._stored_buffer(conv["q"], conv.node)
+        channels = weight.shape[0] // fused.shuffle**2
+        if weight.shape[0] % fused.shuffle**2:
+            raise QsearchError(f"node '{fused.name}': {weight.shape[0]} channels cannot be shuffled by {fused.shuffle}")
+        outputs = [entry for output in fused.outputs for entry in self._outputs(output, channels, source, fused)]
+        skips = [self._skip(skip) for skip in fused.skips]
+        prelu = any(output.requantize["prelu"] for _, _, output in outputs)
+        spec = ConvSpec(
+            kernel=(weight.shape[2], weight.shape[3]),
+            stride=int(conv["stride"]),
+            padding=(int(conv["padding"][0]), int(conv["padding"][1])),
+            in_channels=source.channels,
+            in_border=source.border,
+            out_channels=weight.shape[0],
+            outputs=tuple(OutSpec(buffer.channels, buffer.border) for buffer, _, _ in outputs),
+            skips=tuple(skip for _, skip in skips),
+            prelu=prelu,
+            shuffle=fused.shuffle,
+        )
+        convolution = packing.Convolution(
+            weight=weight,
+            groups=int(conv["groups"]),
+            bias=array(conv["bias"]),
+            shift=array(conv["shift"]),
+            skip_factors=[array(skip["k"]) for skip in fused.skips],
+            outputs=[self._requantization(output.requantize, use) for _, use, output in outputs],
+        )
+        names = tuple(buffer.name for buffer, _, _ in outputs)
+        step = Step(fused.name, spec, source.name, tuple(name for name, _ in skips), names, ())
+        self._add_step(step, packing.pack(spec, self.isa, convolution))
+
+    def _outputs(
+        self, output: FusedOutput, channels: int, source: Buffer, fused: Fused
+    ) -> Iterable[tuple[Buffer, _Use, FusedOutput]]:
+        """The buffers that hold one output: one for its readers, one for the caller."""
+        scale = Fraction(source.scale_num, source.scale_den) * fused.shuffle / int(fused.conv["stride"])
+        name = output.value.name
+        wanted = [reader for reader in readers(output.value) if reader.op != "output"]
+        if any(not is_call(reader, ops.pixel_shuffle) for reader in wanted):
+            use = self._use(output.value, channels)
+            buffer = Buffer(name, stored(channels), use.border, scale.numerator, scale.denominator, None)
+            self.buffers[name] = buffer
+            yield buffer, use, output
+        if output.value is self.program.result:
+            buffer = Buffer(OUTPUT, channels, 0, scale.numerator, scale.denominator, None)
+            self.buffers[OUTPUT] = buffer
+            yield buffer, _Use(0, None), output
+
+    def _use(self, node: Node, channels: int) -> _Use:
+        """The border that the convolutions reading `node` need, and its values."""
+        border, pad = 0, None
+        for reader in readers(node):
+            if not is_call(reader, ops.conv_acc):
+                continue
+            call = self.program.call(reader)
+            rows, columns = call["padding"]
+            if max(rows, columns) == 0:
+                continue
+            values = np.zeros(stored(channels), np.uint8)
+            values[:channels] = self.program.array(call["pad"])
+            if pad is not None and not np.array_equal(pad, values):
+                raise QsearchError(f"node '{reader.name}': pads '{node.name}' with other values than another reader")
+            border, pad = max(border, int(rows), int(columns)), values
+        return _Use(border, pad)
+
+    def _stored_buffer(self, value: Node, reader: Node) -> Buffer:
+        if value.name not in self.buffers:
+            raise QsearchError(f"node '{reader.name}': kernels cannot read the result of '{value.name}'")
+        return self.buffers[value.name]
+
+    def _skip(self, skip: Call) -> tuple[str, SkipSpec]:
+        value, repeat = skip["q_skip"], 1
+        if is_call(value, ops.repeat_channels):
+            call = self.program.call(value)
+            value, repeat = call["q"], int(call["n"])
+        buffer = self._stored_buffer(value, skip.node)
+        return buffer.name, SkipSpec(buffer.channels, buffer.border, repeat)
+
+    def _requantization(self, requantize: Call, use: _Use) -> packing.Requantization:
+        m, m_neg, bounds = (self.program.array(requantize[name]) for name in ("m", "m_neg", "bounds"))
+        return packing.Requantization(m, m_neg if requantize["prelu"] else m, bounds, use.pad)
+
+
+def _halo(steps: list[Step]) -> int:
+    """LR pixels around a region that its outputs depend on, from the last step back to the first."""
+    needed: dict[str, int] = {}
+    for step in reversed(steps):
+        spec = step.spec
+        radius = max(needed.get(output, 0) for output in step.outputs)
+        if isinstance(spec, ConvSpec):
+            radius = -(-radius // spec.shuffle)
+            for skip in step.skips:
+                needed[skip] = max(needed.get(skip, 0), radius)
+            reach = max(max(p, k - 1 - p) for k, p in zip(spec.kernel, spec.padding, strict=True))
+            radius = radius * spec.stride + reach
+        needed[step.input] = max(needed.get(step.input, 0), radius)
+    return needed[INPUT]
+
+
+def _with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buffer]:
+    """Gives every buffer but the caller's an arena slot that no buffer alive at the same time has."""
+    last_use = {name: index for index, step in enumerate(steps) for name in (*step.outputs, step.input, *step.skips)}
+    weight = {b.name: Fraction(b.scale_num, b.scale_den) ** 2 * b.channels for b in buffers.values()}
+    slots: list[Fraction] = []
+    free: list[int] = []
+    planned = dict(buffers)
+    for index, step in enumerate(steps):
+        for name in (name for name in step.outputs if name != OUTPUT):
+            if free:
+                # The slot whose size fits best: too large wastes nothing, too small grows.
+                slot = min(free, key=lambda s: (slots[s] < weight[name], abs(slots[s] - weight[name])))
+                free.remove(slot)
+                slots[slot] = max(slots[slot], weight[name])
+            else:
+                slot = len(slots)
+                slots.append(weight[name])
+            planned[name] = replace(buffers[name], slot=slot)
+        for name in {step.input, *step.skips, *step.outputs} - {INPUT, OUTPUT}:
+            if last_use[name] == index:
+                free.append(planned[name].slot)  # type: ignore[arg-type]
+        free.sort()
+    return planned

@@ -1,0 +1,125 @@
+"""How much quantization noise every site adds to the picture: an additive model, refitted on every finished trial.
+
+PSNR drops do not add up, mean squared errors do: the noise of independent roundings sums in power. So the model works on
+the squared error of the picture, `255²·10^(−psnr/10)` (for several images the geometric mean of their squared errors, which
+is what a mean PSNR measures):
+
+    error(b) = c + Σ_j t[j, b_j]
+
+with a prior from the measured sensitivities and a Gaussian posterior from the finished trials.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsearch.search.space import Bits, Space
+
+Table = NDArray[np.float64]
+"""Squared error that a site adds at some bits, float64 [J, 7] for 2…8 bits; +inf where the site has no such choice."""
+
+BITS = np.arange(2, 9)
+# How far a term may be from its prior: a factor common to a site, one of its own, and an absolute part (a share of c).
+_SITE_SPREAD, _OWN_SPREAD, _FLOOR = 0.5, 0.3, 5e-4
+# How far a trial may be from the sum: interactions grow with the noise itself, the rest is rounding luck.
+_INTERACTION, _LUCK = 0.1, 2e-4
+
+
+def columns(table: Table) -> NDArray[np.int64]:
+    """The bits of the columns of a table."""
+    return BITS[: table.shape[1]]
+
+
+def squared_error(psnr_y_db: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """The squared error, in grey levels², of a PSNR in dB with peak 255."""
+    return 255.0**2 * 10.0 ** (-np.asarray(psnr_y_db, dtype=np.float64) / 10.0)
+
+
+def prior_table(space: Space, measured: Mapping[tuple[str, int], float]) -> Table:
+    """Sensitivities, measured at some bits of some sites as added squared error, completed to every bits of every site.
+
+    Between and beyond the measured bits the noise falls by 4 per bit; what rounding luck made negative or out of order is
+    pulled into line. A site that was not measured gets the median of its kind.
+    """
+    rows: dict[str, NDArray[np.float64]] = {}
+    for site in space.sites:
+        known = {bits: measured[site.name, bits] for bits in map(int, BITS) if (site.name, bits) in measured}
+        if known:
+            rows[site.name] = _row(known)
+    table = np.empty((len(space.sites), len(BITS)))
+    for j, site in enumerate(space.sites):
+        like = [rows[other.name] for other in space.sites if other.kind == site.kind and other.name in rows]
+        default = np.median(like or list(rows.values()) or [4.0 ** (8.0 - BITS)], axis=0)
+        table[j] = np.where(np.isin(BITS, site.choices), rows.get(site.name, default), np.inf)
+    return table
+
+
+def _row(known: dict[int, float]) -> NDArray[np.float64]:
+    """One site's noise at 2…8 bits through its measured points, falling by a factor of 1.5 to 16 per bit."""
+    first = min(known)
+    floor = max(known.values()) * 4.0 ** -(8 - first) if max(known.values()) > 0 else 1e-6
+    points = {first: max(known[first], floor)}
+    for bits in sorted(known)[1:]:
+        step = bits - max(points)
+        last = points[max(points)]
+        points[bits] = float(np.clip(known[bits], last / 16.0**step, last / 1.5**step))
+    low, high = min(points), max(points)
+    logs = np.interp(BITS, sorted(points), [np.log(points[b]) for b in sorted(points)])
+    logs += np.log(4.0) * (np.maximum(low - BITS, 0) - np.maximum(BITS - high, 0))
+    return np.exp(logs)
+
+
+class NoiseModel:
+    """The posterior of the additive model: give it the finished trials, take its mean or a sample of its table."""
+
+    def __init__(self, prior: Table, base_error: float) -> None:
+        """`base_error` is the squared error of the allocation that the sensitivities were measured against (all 8 bits)."""
+        self.usable = np.isfinite(prior)
+        self.prior = np.where(self.usable, prior, 0.0)
+        self.scale = base_error
+        self.mean = np.append(self.prior.ravel(), base_error - self.prior[:, -1].sum())
+        self.covariance = self._prior_covariance()
+
+    def _prior_covariance(self) -> NDArray[np.float64]:
+        sites, width = self.prior.shape
+        blocks = np.einsum("jv,jw->jvw", self.prior, self.prior) * (_SITE_SPREAD**2 + _OWN_SPREAD**2 * np.eye(width))
+        blocks += np.eye(width) * (_FLOOR * self.scale) ** 2
+        covariance = np.zeros((sites * width + 1, sites * width + 1))
+        for j in range(sites):
+            span = slice(j * width, (j + 1) * width)
+            covariance[span, span] = blocks[j]
+        covariance[-1, -1] = (0.01 * self.scale) ** 2
+        return covariance
+
+    def fit(self, bits: NDArray[np.int64], errors: NDArray[np.float64]) -> None:
+        """Condition on measured allocations: `bits` int64 [N, J], `errors` float64 [N] squared errors."""
+        design = self._design(bits)
+        added = np.maximum(errors - self.mean[-1], 0.0)
+        variance = (_INTERACTION * added) ** 2 + (_LUCK * self.scale) ** 2
+        cross = self.covariance @ design.T
+        gain = np.linalg.solve(design @ cross + np.diag(variance), cross.T).T
+        self.mean = self.mean + gain @ (errors - design @ self.mean)
+        self.covariance = self.covariance - gain @ cross.T
+
+    def predict(self, bits: Bits) -> tuple[float, float]:
+        """Squared error expected of an allocation and its standard deviation."""
+        row = self._design(bits[None, :])[0]
+        return float(row @ self.mean), float(np.sqrt(max(row @ self.covariance @ row, 0.0)))
+
+    def table(self, rng: np.random.Generator | None = None) -> Table:
+        """The expected table, or with `rng` one drawn from the posterior."""
+        values = self.mean
+        if rng is not None:
+            symmetric = (self.covariance + self.covariance.T) / 2
+            eigenvalues, vectors = np.linalg.eigh(symmetric)
+            values = values + vectors @ (np.sqrt(np.maximum(eigenvalues, 0.0)) * rng.standard_normal(len(values)))
+        return np.where(self.usable, values[:-1].reshape(self.prior.shape), np.inf)
+
+    def _design(self, bits: NDArray[np.int64]) -> NDArray[np.float64]:
+        count, sites = bits.shape
+        width = self.prior.shape[1]
+        design = np.zeros((count, sites * width + 1))
+        design[np.arange(count)[:, None], np.arange(sites) * width + bits - BITS[0]] = 1.0
+        design[:, -1] = 1.0
+        return design

@@ -1,0 +1,151 @@
+"""A target describes a device: its processor, its limits, and how to reach it; one TOML file each."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qsearch.errors import QsearchError
+from qsearch.host import detect_host
+
+Arch = Literal["x86_64", "aarch64", "armv7"]
+Isa = Literal["avx512_vnni", "avx_vnni", "avx2", "generic"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+KNOWN_FEATURES: dict[str, frozenset[str]] = {
+    "x86_64": _words(
+        "sse4_1 sse4_2 popcnt avx f16c fma movbe bmi1 bmi2 avx2 avx_vnni avx512f avx512dq avx512cd avx512bw avx512vl "
+        "avx512vbmi avx512_vbmi2 avx512_vnni avx512_bf16 avx512_bitalg avx512_vpopcntdq avx512_fp16 gfni amx_int8 "
+        "amx_tile"
+    ),
+    "aarch64": _words("asimd asimdhp asimddp asimdrdm i8mm bf16 sve sve2 atomics fphp"),
+    "armv7": _words("neon vfpv3 vfpv4 idiva idivt"),
+}
+"""The CPU features that a target file may name, in the words of /proc/cpuinfo."""
+
+_AVX2 = _words("avx2 fma f16c bmi1 bmi2 movbe")
+_ISA_NEEDS: dict[Isa, frozenset[str]] = {
+    "avx512_vnni": _AVX2 | _words("avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni"),
+    "avx_vnni": _AVX2 | {"avx_vnni"},
+    "avx2": _AVX2,
+}
+_DETECTABLE = ("arch", "cpu", "features", "threads")
+_FOLDER = Path(__file__).resolve().parents[1] / "targets"
+
+
+class Limits(BaseModel):
+    """What the device allows; None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_bytes: int | None = Field(default=None, ge=1 << 20)
+    """Working memory of one upscaling, besides the two images; it sets the tile size of an artefact."""
+    min_bits: int = Field(default=2, ge=2, le=8)
+    max_bits: int = Field(default=8, ge=2, le=8)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Limits":
+        if self.min_bits > self.max_bits:
+            raise ValueError(f"min_bits {self.min_bits} is above max_bits {self.max_bits}")
+        return self
+
+
+class Reach(BaseModel):
+    """How commands and files get to the device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["local"] = "local"
+
+
+class Target(BaseModel):
+    """A device as its file describes it, everything detected filled in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    arch: Arch
+    cpu: str = Field(min_length=1)
+    features: tuple[str, ...]
+    threads: int = Field(ge=1, le=256)
+    limits: Limits = Limits()
+    reach: Reach = Reach()
+
+    @model_validator(mode="after")
+    def _features_exist(self) -> "Target":
+        for feature in self.features:
+            if feature not in KNOWN_FEATURES[self.arch]:
+                raise ValueError(f"unknown CPU feature {feature!r} for {self.arch}")
+        return self
+
+    @property
+    def isa(self) -> Isa:
+        """The best instruction set among those that kernels exist for."""
+        return next((isa for isa, needs in _ISA_NEEDS.items() if needs <= set(self.features)), "generic")
+
+    @property
+    def llvm_triple(self) -> str:
+        """The triple that kernels are compiled for."""
+        return {"armv7": "armv7-linux-gnueabihf"}.get(self.arch, f"{self.arch}-linux-gnu")
+
+    @property
+    def zig_triple(self) -> str:
+        """The triple of the artefact's executable: static, on musl."""
+        return {"armv7": "arm-linux-musleabihf"}.get(self.arch, f"{self.arch}-linux-musl")
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """The target of a shipped name (`host`) or of a TOML file.
+
+    Raises `QsearchError` naming the file and the key for an unknown key, an impossible value or a missing file.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and len(path.parts) == 1:
+        path = _FOLDER / f"{name_or_path}.toml"
+        if not path.is_file():
+            names = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.toml"))) or "none"
+            raise QsearchError(f"no target is named {str(name_or_path)!r}: known are {names}, or give a .toml file")
+    return _read(path)
+
+
+def list_targets() -> list[Target]:
+    """The shipped targets, by name."""
+    return [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
+
+
+def _read(path: Path) -> Target:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QsearchError(f"cannot read target {path}: {os.strerror(error.errno or 0)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QsearchError(f"target {path} is not valid TOML: {error}") from error
+    try:
+        return Target.model_validate(_fill_in(raw, path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise QsearchError(f"target {path}: {key + ': ' if key else ''}{what}") from error
+
+
+def _fill_in(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`raw` with every "detect" replaced by what the machine says of itself."""
+    wanted = [key for key in _DETECTABLE if raw.get(key) == "detect"]
+    if not wanted:
+        return raw
+    host = detect_host()
+    if host.arch not in KNOWN_FEATURES:
+        raise QsearchError(f"target {path}: cannot detect {wanted[0]}: this machine is {host.arch}, which is unknown")
+    if raw.get("arch", host.arch) not in ("detect", host.arch):
+        raise QsearchError(f"target {path}: cannot detect {wanted[0]} of {raw['arch']} on this {host.arch} machine")
+    features = tuple(sorted(KNOWN_FEATURES[host.arch] & set(host.features)))
+    found = {"arch": host.arch, "cpu": host.cpu, "features": features, "threads": host.threads}
+    return {**raw, **{key: found[key] for key in wanted}}
