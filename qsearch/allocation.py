@@ -34,7 +34,7 @@ class SiteAllocation(BaseModel):
     bits: int = Field(ge=2, le=8)
     quantizer: Literal["uniform"] = "uniform"
     observer: Observer | None = None
-    """How the range is found; None takes the default of the bits (see `qsearch.quant.ranges`)."""
+    """How the range is found; None takes the default (see `qsearch.quant.calibration`)."""
 
 
 class Allocation(BaseModel):

@@ -176,5 +176,5 @@ def random_program(seed: int) -> GraphModule:
 def reference(program: GraphModule, image: np.ndarray) -> np.ndarray:
     """The program's output [H, W, C] for `image` [H, W, 3], computed by the operations themselves."""
     with torch.no_grad():
-        output = program(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None])
+        output = program(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
     return output[0].permute(1, 2, 0).contiguous().numpy()

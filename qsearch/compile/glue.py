@@ -31,6 +31,8 @@ class Interface:
             raise QsearchError(
                 f"network name {self.name!r} cannot be a C prefix: use lower-case letters, digits and underscores"
             )
+        if self.name == "golden" or re.match(r"qs(_|$)", self.name):
+            raise QsearchError(f"network name {self.name!r} is reserved: choose another")
 
 
 def symbol(name: str, original: str) -> str:
@@ -86,7 +88,7 @@ def network_source(plan: Plan, interface: Interface, offsets: dict[str, int], di
         "QS_KERNEL_FAILED": "QS_NAME(KERNEL_FAILED)",
     }
     lines = [_prologue(interface), *(f"#define {key} {value}" for key, value in defines.items())]
-    lines += ['#include "network.h"', f"/* params.bin: sha256 {digest} */"]
+    lines += ['#include "qs_network.h"', f"/* params.bin: sha256 {digest} */"]
     data = symbol(interface.name, "__tvm_ffi_params")
     lines.append(
         f'__asm__(".section .rodata\\n.balign {_ALIGN}\\n.hidden {data}\\n.global {data}\\n{data}:\\n'

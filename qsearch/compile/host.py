@@ -1,6 +1,8 @@
 """Runs a compiled network on this machine."""
 
+import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,25 +55,36 @@ class HostNetwork:
         """Runs `program` from now on: usually another allocation of the same network, with the same kernels."""
         new = plan.build(program, self.isa)
         same = bool(self._params) and new.steps == self.plan.steps and new.buffers == self.plan.buffers
-        self.plan: Plan = new
         if same:
+            self.plan: Plan = new
             for name, values in new.params.items():
                 np.copyto(self._params[name], values)
             return
         self._functions = [host_kernel(step.spec, self.isa, self._cache) for step in new.steps]
+        self.plan = new
         self._params = {name: _aligned_copy(values) for name, values in new.params.items()}
         self._tensors = _tensors(self._params)
         self._calls.clear()
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """The network's output for `image`; raises `QsearchError` for another type or an impossible size."""
+        image, calls = self._prepare(image)
+        return calls.run(image)
+
+    def run_timed(self, image: np.ndarray) -> list[tuple[str, float]]:
+        """Runs `image` and gives the seconds of every step of the plan, by its name."""
+        image, calls = self._prepare(image)
+        seconds = calls.run_timed(image)
+        return [(step.name, elapsed) for step, elapsed in zip(self.plan.steps, seconds, strict=True)]
+
+    def _prepare(self, image: np.ndarray) -> "tuple[np.ndarray, _Calls]":
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != self.plan.buffers[INPUT].channels:
             raise QsearchError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         if not (image.flags.c_contiguous and image.flags.writeable):
             image = np.array(image, order="C")
         calls = self._calls.get(image.shape[:2]) or self._bind(image.shape[0], image.shape[1])
         threads.use(self._threads)
-        return calls.run(image)
+        return image, calls
 
     def _bind(self, height: int, width: int) -> "_Calls":
         sizes = self.plan.sizes(height, width)
@@ -115,13 +128,25 @@ class _Calls:
         }
 
     def run(self, image: np.ndarray) -> np.ndarray:
+        output = self._place_images(image)
+        for function, arguments in self._calls:
+            function(*arguments)
+        return output
+
+    def run_timed(self, image: np.ndarray) -> list[float]:
+        self._place_images(image)
+        times = [time.perf_counter()]
+        for function, arguments in self._calls:
+            function(*arguments)
+            times.append(time.perf_counter())
+        return [end - start for start, end in pairwise(times)]
+
+    def _place_images(self, image: np.ndarray) -> np.ndarray:
         output = np.empty(self._output_shape, np.uint8)
         for name, array in ((INPUT, image), (OUTPUT, output)):
             tensor = tvm_ffi.from_dlpack(array)
             for arguments, index in self._images[name]:
                 arguments[index] = tensor
-        for function, arguments in self._calls:
-            function(*arguments)
         return output
 
 

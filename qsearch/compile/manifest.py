@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsearch.errors import QsearchError
 from qsearch.files import read_json, write_json
-from qsearch.measure.devices import BenchResult
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_KEYS = {"executable", "upscale", "halo", "golden", "latency", "files"}
 GOLDEN = {"input": "golden/input.ppm", "output": "golden/output.ppm"}
 
 
@@ -34,7 +37,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         raise QsearchError(f"{folder} is not an artefact: it has no {MANIFEST}")
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not manifest.keys() >= _KEYS:
         raise QsearchError(f"{folder / MANIFEST} is not a manifest of format {FORMAT}")
     return manifest
 
@@ -51,9 +54,11 @@ def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def record_latency(folder: Path | str, result: BenchResult) -> None:
-    """Add a measured latency with its conditions to the manifest of `folder`; an earlier one of equal device, size and
-    threads is replaced."""
+def record_latency(folder: Path | str, result: "DataclassInstance") -> None:
+    """Add a latency with its conditions (a `qsearch.measure.BenchResult`) to the manifest of `folder`.
+
+    An earlier one of equal device, size and threads is replaced.
+    """
     manifest = read_manifest(folder)
     entry = asdict(result)
 

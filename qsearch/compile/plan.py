@@ -83,9 +83,9 @@ class Plan:
         for step in self.steps:
             size = step.spec.output_size(*sizes[step.input])
             if min(size) < 1:
+                rows, columns = self.minimum_size()
                 raise QsearchError(
-                    f"an image of {width}x{height} pixels is too small: the network needs at least "
-                    f"{'x'.join(map(str, self.minimum_size()[::-1]))}"
+                    f"an image of {width}x{height} pixels is too small: the network needs at least {columns}x{rows}"
                 )
             for output in step.outputs:
                 sizes[output] = size
@@ -97,11 +97,10 @@ class Plan:
         """The smallest number of rows and of columns (height, width) that every layer can take."""
         needed = dict.fromkeys(self.buffers, (1, 1))
         for step in reversed(self.steps):
-            if isinstance(step.spec, ConvSpec):
-                low = step.spec.input_size(*map(max, *(needed[name] for name in step.outputs), (1, 1)))
-            else:
-                low = needed[step.outputs[0]]
-            needed[step.input] = tuple(map(max, needed[step.input], low))  # type: ignore[assignment]
+            rows, columns = step.spec.input_size(
+                max(needed[output][0] for output in step.outputs), max(needed[output][1] for output in step.outputs)
+            )
+            needed[step.input] = max(needed[step.input][0], rows), max(needed[step.input][1], columns)
         return needed[INPUT]
 
     def slot_bytes(self, height: int, width: int) -> list[int]:

@@ -15,6 +15,7 @@ from qsearch.errors import QsearchError
 from qsearch.integer import ops
 
 IMAGE_CHANNELS = 3
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Planner:
         use = self._use(node, IMAGE_CHANNELS)
         spec = ImageSpec(IMAGE_CHANNELS, use.border)
         self.buffers[INPUT] = Buffer(INPUT, IMAGE_CHANNELS, 0, 1, 1, None)
-        self.buffers[node.name] = Buffer(node.name, stored(IMAGE_CHANNELS), use.border, 1, 1, None)
+        self.buffers[IMAGE] = Buffer(IMAGE, stored(IMAGE_CHANNELS), use.border, 1, 1, None)
         params = {"pad": use.pad} if use.pad is not None else {}
-        self._add_step(Step(node.name, spec, INPUT, (), (node.name,), ()), params)
+        self._add_step(Step(IMAGE, spec, INPUT, (), (IMAGE,), ()), params)
 
     def _add_step(self, step: Step, params: dict[str, np.ndarray]) -> None:
         names = tuple(f"{step.name}.{name}" for name in step.spec.param_names)
@@ -133,9 +134,10 @@ class Planner:
         return _Use(border, pad)
 
     def _stored_buffer(self, value: Node, reader: Node) -> Buffer:
-        if value.name not in self.buffers:
+        name = IMAGE if value is self.program.image else value.name
+        if name not in self.buffers:
             raise QsearchError(f"node '{reader.name}': kernels cannot read the result of '{value.name}'")
-        return self.buffers[value.name]
+        return self.buffers[name]
 
     def _skip(self, skip: Call) -> tuple[str, SkipSpec]:
         value, repeat = skip["q_skip"], 1

@@ -102,6 +102,10 @@ class ImageSpec:
         """Rows and columns of the buffer, border not counted."""
         return height, width
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """The image for a buffer of `height` × `width`."""
+        return height, width
+
 
 KernelSpec = ConvSpec | ImageSpec
 

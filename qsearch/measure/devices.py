@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from qsearch.compile.manifest import read_manifest
 from qsearch.errors import QsearchError
-from qsearch.files import read_json
 from qsearch.host import detect_host
 from qsearch.measure.timers import Conditions, now_conditions
 from qsearch.target import Target
@@ -63,7 +63,7 @@ class LocalDevice:
         """See `Device.bench`."""
         threads = threads or self.target.threads
         conditions = now_conditions(self.target.name, threads, size, rounds)
-        executable = Path(artefact).resolve() / read_json(Path(artefact) / "manifest.json")["executable"]
+        executable = Path(artefact).resolve() / read_manifest(artefact)["executable"]
         command = [executable, "--bench", str(rounds), "--size", f"{size[1]}x{size[0]}", "--threads", str(threads)]
         try:
             done = subprocess.run(command, capture_output=True, text=True)

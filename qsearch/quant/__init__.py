@@ -1,6 +1,6 @@
 """Quantizers: grids, observers, calibration, and the fake-quantized graph."""
 
-from qsearch.quant.calibration import Calibration, calibrate, default_observer
+from qsearch.quant.calibration import Calibration, calibrate
 from qsearch.quant.fake import fake_quantized
 from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats
@@ -13,7 +13,6 @@ __all__ = [
     "WeightGrid",
     "activation_grid",
     "calibrate",
-    "default_observer",
     "fake_quantized",
     "weight_grid",
 ]

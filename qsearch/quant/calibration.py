@@ -24,13 +24,13 @@ from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats, weight_scale
 
 CROP = 96
-SAMPLES_PER_IMAGE = 4096
+SAMPLE_SHARE = 64
+"""One value in so many enters the histogram; the range is that of all values."""
 MIN_SIDE = 16
+COLOUR_AREAS, COLOUR_SIDE = 2, 12
 
 
-def default_observer(bits: int) -> Observer:
-    """MinMax while the steps are fine enough to cover everything, MSE where clipping outliers pays."""
-    return "minmax" if bits >= 7 else "mse"
+DEFAULT_OBSERVER: Observer = "mse"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Calibration:
         """The activation grid of `site`."""
         if site not in self.stats:
             return self.image_grid
-        observer = observer or default_observer(bits)
+        observer = observer or DEFAULT_OBSERVER
         stats = self.stats[site]
         key = (id(stats), bits, observer)
         if key not in self._grids:
@@ -57,7 +57,7 @@ class Calibration:
 
     def weight(self, conv: FusedConv, bits: int, observer: Observer | None = None) -> WeightGrid:
         """The integer weights of `conv`."""
-        observer = observer or default_observer(bits)
+        observer = observer or DEFAULT_OBSERVER
         key = (conv.name, bits, observer)
         if key not in self._weights:
             scale = weight_scale(conv.weight.detach(), bits, observer)
@@ -107,17 +107,19 @@ def calibrate(
 ) -> Calibration:
     """Run `graph` on one crop of each image (uint8 [H, W, 3]) and keep the statistics of every site.
 
-    Each crop is seen as it is and with its contrast stretched to full black and white, so that the range also covers
-    bright and dark pictures that the images happen to lack; only the crops as they are enter the histogram.
+    Each crop is seen as it is, and its middle once more with the contrast stretched to full black and white, so that
+    the statistics also cover bright and dark pictures that the images happen to lack.
     Raises `QsearchError` without images, for images under 16 pixels, and naming the site of a NaN.
     """
     if not images:
         raise QsearchError("calibration needs at least one low-resolution image; the folder holds none")
-    crops = _crops(images, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    crops = _crops(images, random)
     recorder = _Recorder(graph, seed)
     for done, crop in enumerate(crops):
-        recorder.observe(_to_input(crop, white), sampling=True)
-        recorder.observe(_to_input(_stretched(crop), white), sampling=False)
+        recorder.observe(_to_input(crop, white))
+        recorder.observe(_to_input(_stretched(crop), white))
+        recorder.observe(_to_input(_colours(random), white))
         if progress:
             progress(done + 1, len(crops))
     return Calibration(graph, white, recorder.statistics())
@@ -147,6 +149,12 @@ def _stretched(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint((middle - low) * (255 / max(high - low, 1))).astype(np.uint8)
 
 
+def _colours(random: np.random.Generator) -> NDArray[np.uint8]:
+    """Flat areas of black, white and the fully saturated colours, which photographs hardly hold."""
+    corners = random.integers(0, 2, (COLOUR_AREAS, COLOUR_AREAS, 3), dtype=np.uint8) * np.uint8(255)
+    return corners.repeat(COLOUR_SIDE, 0).repeat(COLOUR_SIDE, 1)
+
+
 def _to_input(image: NDArray[np.uint8], white: float) -> Tensor:
     pixels = torch.from_numpy(image.astype(np.float32) * (white / 255)).permute(2, 0, 1)[None]
     return pixels.contiguous(memory_format=torch.channels_last)
@@ -159,7 +167,6 @@ class _Recorder(Interpreter):
         # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
         graph = copy.deepcopy(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(graph)
-        self.sampling = True
         self.generator = torch.Generator().manual_seed(seed)
         self.ranges: dict[Node, tuple[float, float]] = {}
         self.samples: dict[Node, list[Tensor]] = {}
@@ -169,9 +176,8 @@ class _Recorder(Interpreter):
             if isinstance(quantizer, Quantizer) and not reads_image(node.args[0]):
                 self.sites.setdefault(node.args[0], []).append(quantizer.site)
 
-    def observe(self, image: Tensor, sampling: bool) -> None:
-        """Run one image; only with `sampling` do its values enter the histograms."""
-        self.sampling = sampling
+    def observe(self, image: Tensor) -> None:
+        """Run one image and record it."""
         with torch.no_grad():
             self.run(image)
 
@@ -189,10 +195,9 @@ class _Recorder(Interpreter):
             )
         old = self.ranges.get(node, (lo, hi))
         self.ranges[node] = (min(lo, old[0]), max(hi, old[1]))
-        if self.sampling:
-            flat = value.flatten()
-            picked = torch.randint(flat.numel(), (SAMPLES_PER_IMAGE,), generator=self.generator)
-            self.samples.setdefault(node, []).append(flat[picked])
+        flat = value.flatten()
+        picked = torch.randint(flat.numel(), (flat.numel() // SAMPLE_SHARE + 1,), generator=self.generator)
+        self.samples.setdefault(node, []).append(flat[picked])
 
     def statistics(self) -> dict[str, ValueStats]:
         """Statistics by site; the sites that read one value share them."""

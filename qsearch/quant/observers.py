@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qsearch.allocation import Observer
-from qsearch.quant.grid import activation_grid
 
 BINS = 2048
 PERCENTILE = 99.0
@@ -64,16 +63,21 @@ def mse(stats: ValueStats, bits: int) -> tuple[float, float]:
     shrinks = np.linspace(1.0, 0.02, 99)
     for _ in range(2 if lo < 0 < hi else 1):
         if hi > 0:
-            hi = min((stats.hi * s for s in shrinks), key=lambda h: _grid_error(stats, lo, h, bits))
+            hi = float(stats.hi * shrinks[np.argmin(_grid_errors(stats, np.full(99, lo), stats.hi * shrinks, bits))])
         if lo < 0:
-            lo = min((stats.lo * s for s in shrinks), key=lambda low: _grid_error(stats, low, hi, bits))
+            lo = float(stats.lo * shrinks[np.argmin(_grid_errors(stats, stats.lo * shrinks, np.full(99, hi), bits))])
     return lo, hi
 
 
-def _grid_error(stats: ValueStats, lo: float, hi: float, bits: int) -> float:
-    grid = activation_grid(lo, hi, bits)
-    codes = np.rint(stats.centers / grid.scale).clip(grid.lo - grid.zero_point, grid.hi - grid.zero_point)
-    return float(np.dot(stats.counts, (codes * grid.scale - stats.centers) ** 2))
+def _grid_errors(
+    stats: ValueStats, lo: NDArray[np.float64], hi: NDArray[np.float64], bits: int
+) -> NDArray[np.float64]:
+    """Squared error of the histogram on the grid of each range (lo[i], hi[i])."""
+    steps = 2**bits - 1
+    scale = ((hi - lo) / steps)[:, None]
+    zero_point = np.rint(-lo[:, None] / scale)
+    codes = np.clip(np.rint(stats.centers / scale), -zero_point, steps - zero_point)
+    return ((codes * scale - stats.centers) ** 2) @ stats.counts
 
 
 OBSERVERS: dict[Observer, Callable[[ValueStats, int], tuple[float, float]]] = {

@@ -33,5 +33,7 @@ def parse_budget(text: str) -> Budget:
         return Budget(trials=int(text))
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise QsearchError(f"budget {text!r} is neither a number of trials such as 200 nor a time such as 90s, 10m, 1h30m")
+        raise QsearchError(
+            f"budget {text!r} is neither a number of trials such as 200 nor a time such as 90s, 10m, 1h30m"
+        )
     return Budget(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))

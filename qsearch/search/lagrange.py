@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qsearch.search.noise import Table, columns
+from qsearch.search.noise import BITS, Table
 from qsearch.search.price import Price, conv_pairs
 from qsearch.search.space import Bits, Space
 
@@ -17,7 +17,7 @@ class Lagrangian:
 
     def __init__(self, space: Space, table: Table, price: Price) -> None:
         self.table, self.price = table, price
-        self.values = columns(table)
+        self.values = BITS
         self.pairs = conv_pairs(space)
         paired = {j for pair in self.pairs for j in pair}
         self.singles = [j for j in range(len(space.names)) if j not in paired]
@@ -77,9 +77,8 @@ class Lagrangian:
 
 
 def price_range(space: Space, price: Price) -> tuple[float, float]:
-    """The price at the fewest and at the most bits of every site."""
+    """The price at the fewest and at the most bits of every site; the lower one is kept positive."""
     low = np.array([min(site.choices) for site in space.sites], dtype=np.int64)
     top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
-    return price(low), price(top)
-
-
+    highest = price(top)
+    return max(price(low), 1e-3 * highest), highest

@@ -1,8 +1,8 @@
 """How much quantization noise every site adds to the picture: an additive model, refitted on every finished trial.
 
-PSNR drops do not add up, mean squared errors do: the noise of independent roundings sums in power. So the model works on
-the squared error of the picture, `255²·10^(−psnr/10)` (for several images the geometric mean of their squared errors, which
-is what a mean PSNR measures):
+PSNR drops do not add up, mean squared errors do: the noise of independent roundings sums in power. So the model works
+on the squared error of the picture, `255²·10^(−psnr/10)`; for several images that is the geometric mean of theirs,
+which is what a mean PSNR measures:
 
     error(b) = c + Σ_j t[j, b_j]
 
@@ -19,16 +19,14 @@ from qsearch.search.space import Bits, Space
 Table = NDArray[np.float64]
 """Squared error that a site adds at some bits, float64 [J, 7] for 2…8 bits; +inf where the site has no such choice."""
 
+Terms = NDArray[np.int64]
+
 BITS = np.arange(2, 9)
 # How far a term may be from its prior: a factor common to a site, one of its own, and an absolute part (a share of c).
 _SITE_SPREAD, _OWN_SPREAD, _FLOOR = 0.5, 0.3, 5e-4
+_CONSTANT_SPREAD = 0.01
 # How far a trial may be from the sum: interactions grow with the noise itself, the rest is rounding luck.
 _INTERACTION, _LUCK = 0.1, 2e-4
-
-
-def columns(table: Table) -> NDArray[np.int64]:
-    """The bits of the columns of a table."""
-    return BITS[: table.shape[1]]
 
 
 def squared_error(psnr_y_db: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -37,10 +35,10 @@ def squared_error(psnr_y_db: NDArray[np.float64] | float) -> NDArray[np.float64]
 
 
 def prior_table(space: Space, measured: Mapping[tuple[str, int], float]) -> Table:
-    """Sensitivities, measured at some bits of some sites as added squared error, completed to every bits of every site.
+    """Sensitivities, measured as added squared error at some bits of some sites, completed to all bits of all sites.
 
-    Between and beyond the measured bits the noise falls by 4 per bit; what rounding luck made negative or out of order is
-    pulled into line. A site that was not measured gets the median of its kind.
+    Between measured bits the noise is interpolated, beyond them it falls by 4 per bit; what rounding luck made negative
+    or out of order is pulled into line. A site that was not measured gets the median of its kind.
     """
     rows: dict[str, NDArray[np.float64]] = {}
     for site in space.sites:
@@ -49,8 +47,10 @@ def prior_table(space: Space, measured: Mapping[tuple[str, int], float]) -> Tabl
             rows[site.name] = _row(known)
     table = np.empty((len(space.sites), len(BITS)))
     for j, site in enumerate(space.sites):
-        like = [rows[other.name] for other in space.sites if other.kind == site.kind and other.name in rows]
-        default = np.median(like or list(rows.values()) or [4.0 ** (8.0 - BITS)], axis=0)
+        like: list[Table] = [
+            rows[other.name] for other in space.sites if other.kind == site.kind and other.name in rows
+        ]
+        default = np.median(like or list(rows.values()) or [np.power(4.0, 8.0 - BITS)], axis=0)
         table[j] = np.where(np.isin(BITS, site.choices), rows.get(site.name, default), np.inf)
     return table
 
@@ -71,15 +71,43 @@ def _row(known: dict[int, float]) -> NDArray[np.float64]:
 
 
 class NoiseModel:
-    """The posterior of the additive model: give it the finished trials, take its mean or a sample of its table."""
+    """The additive model, conditioned on one measured allocation after another (a Kalman filter over its terms)."""
 
     def __init__(self, prior: Table, base_error: float) -> None:
-        """`base_error` is the squared error of the allocation that the sensitivities were measured against (all 8 bits)."""
+        """`base_error` is the squared error of the allocation that the sensitivities were measured against."""
         self.usable = np.isfinite(prior)
         self.prior = np.where(self.usable, prior, 0.0)
         self.scale = base_error
-        self.mean = np.append(self.prior.ravel(), base_error - self.prior[:, -1].sum())
+        self.prior_mean = np.append(self.prior.ravel(), base_error - self.prior[:, -1].sum())
+        self.mean = self.prior_mean
         self.covariance = self._prior_covariance()
+        self.history: list[tuple[Terms, NDArray[np.float64], float, float]] = []
+
+    def observe(self, bits: Bits, error: float) -> None:
+        """Condition the model on the squared error of an allocation."""
+        terms = self._terms(bits)
+        deviation = float(np.hypot(_INTERACTION * max(error - self.scale, 0.0), _LUCK * self.scale))
+        column = self.covariance[:, terms].sum(axis=1)
+        gain = column / (column[terms].sum() + deviation**2)
+        self.covariance -= gain[:, None] * column
+        self.mean = self.mean + gain * (error - self.mean[terms].sum())
+        self.history.append((terms, gain, error, deviation))
+
+    def predict(self, bits: Bits) -> float:
+        """The squared error expected of an allocation."""
+        return float(self.mean[self._terms(bits)].sum())
+
+    def table(self, rng: np.random.Generator | None = None, boldness: float = 0.0) -> Table:
+        """The expected table, or with `rng` one drawn from the posterior with its spread scaled by `boldness`.
+
+        The draw is a draw from the prior, corrected by every observation as the mean is.
+        """
+        values = self.mean
+        if rng is not None:
+            values = self.prior_mean + boldness * self._prior_deviation(rng)
+            for terms, gain, error, deviation in self.history:
+                values = values + gain * (error + boldness * deviation * rng.standard_normal() - values[terms].sum())
+        return np.where(self.usable, values[:-1].reshape(self.prior.shape), np.inf)
 
     def _prior_covariance(self) -> NDArray[np.float64]:
         sites, width = self.prior.shape
@@ -89,37 +117,16 @@ class NoiseModel:
         for j in range(sites):
             span = slice(j * width, (j + 1) * width)
             covariance[span, span] = blocks[j]
-        covariance[-1, -1] = (0.01 * self.scale) ** 2
+        covariance[-1, -1] = (_CONSTANT_SPREAD * self.scale) ** 2
         return covariance
 
-    def fit(self, bits: NDArray[np.int64], errors: NDArray[np.float64]) -> None:
-        """Condition on measured allocations: `bits` int64 [N, J], `errors` float64 [N] squared errors."""
-        design = self._design(bits)
-        added = np.maximum(errors - self.mean[-1], 0.0)
-        variance = (_INTERACTION * added) ** 2 + (_LUCK * self.scale) ** 2
-        cross = self.covariance @ design.T
-        gain = np.linalg.solve(design @ cross + np.diag(variance), cross.T).T
-        self.mean = self.mean + gain @ (errors - design @ self.mean)
-        self.covariance = self.covariance - gain @ cross.T
+    def _prior_deviation(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        sites, width = self.prior.shape
+        factor = _SITE_SPREAD * rng.standard_normal((sites, 1)) + _OWN_SPREAD * rng.standard_normal((sites, width))
+        own = self.prior * factor + _FLOOR * self.scale * rng.standard_normal((sites, width))
+        return np.append(own.ravel(), _CONSTANT_SPREAD * self.scale * rng.standard_normal())
 
-    def predict(self, bits: Bits) -> tuple[float, float]:
-        """Squared error expected of an allocation and its standard deviation."""
-        row = self._design(bits[None, :])[0]
-        return float(row @ self.mean), float(np.sqrt(max(row @ self.covariance @ row, 0.0)))
-
-    def table(self, rng: np.random.Generator | None = None) -> Table:
-        """The expected table, or with `rng` one drawn from the posterior."""
-        values = self.mean
-        if rng is not None:
-            symmetric = (self.covariance + self.covariance.T) / 2
-            eigenvalues, vectors = np.linalg.eigh(symmetric)
-            values = values + vectors @ (np.sqrt(np.maximum(eigenvalues, 0.0)) * rng.standard_normal(len(values)))
-        return np.where(self.usable, values[:-1].reshape(self.prior.shape), np.inf)
-
-    def _design(self, bits: NDArray[np.int64]) -> NDArray[np.float64]:
-        count, sites = bits.shape
-        width = self.prior.shape[1]
-        design = np.zeros((count, sites * width + 1))
-        design[np.arange(count)[:, None], np.arange(sites) * width + bits - BITS[0]] = 1.0
-        design[:, -1] = 1.0
-        return design
+    def _terms(self, bits: Bits) -> Terms:
+        """Indices of an allocation's terms: each site at its bits, and the constant."""
+        sites, width = self.prior.shape
+        return np.append(np.arange(sites) * width + bits - BITS[0], sites * width)

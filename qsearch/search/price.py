@@ -15,7 +15,7 @@ Cost = Callable[[Allocation], dict[str, float]]
 
 @dataclass(frozen=True)
 class Price:
-    """`constant + Σ linear[j]·b[j] + ½ Σ pairs[i, j]·b[i]·b[j]`; linear [J], pairs [J, J] symmetric with zero diagonal."""
+    """`constant + Σ linear[j]·b[j] + ½ Σ pairs[i, j]·b[i]·b[j]`; linear [J], pairs [J, J] symmetric, zero diagonal."""
 
     constant: float
     linear: NDArray[np.float64]
@@ -29,9 +29,9 @@ class Price:
 def probe(cost: Cost, space: Space, names: Sequence[str]) -> list[Price]:
     """The prices of the metrics `names`, each normalised to 1 at the most bits of every site.
 
-    Exact for a cost that is linear in every site and bilinear only between the weight and the input of one convolution,
-    as BitOPs and weight bytes are; the tangent at the most bits for others, as for the peak of live activations. It asks
-    `cost` once per site and once per convolution.
+    Exact for a cost that is linear in every site and bilinear only between the weight and the input of one
+    convolution, as BitOPs and weight bytes are; for others, such as the peak of live activations, a chord from the most
+    to the fewest bits of each site. It asks `cost` once per site and once per convolution.
     """
     top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
     low = np.array([min(site.choices) for site in space.sites], dtype=np.int64)

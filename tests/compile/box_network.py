@@ -13,13 +13,14 @@ from qsearch.compile.glue import RUNTIME, Interface
 from qsearch.compile.link import compile_c
 from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Plan, Step
 from qsearch.compile.specs import ConvSpec, OutSpec
+from qsearch.target import load_target
 
-TRIPLE = "x86_64-linux-musl"
+TRIPLE = load_target("host").zig_triple
 SPEC = ConvSpec((5, 5), 1, (2, 2), 3, 0, 12, (OutSpec(3, 0),), shuffle=2)
 HALO = 2
 
 _KERNEL = """
-#include "abi.h"
+#include "qs_abi.h"
 extern void *__TVMBackendParallelLaunch;
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t n);
 

@@ -114,9 +114,10 @@ def test_verify_runs_both_executors(copy: Path) -> None:
 def test_what_is_not_an_artefact(tmp_path: Path) -> None:
     with pytest.raises(QsearchError, match=r"not an artefact: it has no manifest\.json"):
         verify(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(QsearchError, match="not a manifest of format"):
-        verify(tmp_path)
+    for text in ('{"format": 99}', '{"format": 1}', "[]"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(QsearchError, match="not a manifest of format"):
+            verify(tmp_path)
 
 
 def test_upscale_a_photo(tmp_path: Path) -> None:

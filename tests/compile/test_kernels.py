@@ -31,7 +31,7 @@ def assert_same_bytes(program: GraphModule, network: HostNetwork, sizes: list[tu
 NETWORKS = {
     "edsr": [Layer(64), Layer(64), Layer(64, skips=1), Layer(64, shuffle=2), Layer(3)],
     "edsr_x3": [Layer(32), Layer(64, shuffle=3), Layer(3)],
-    "wide": [Layer(128), Layer(128, skips=1, quantizers=2)] + [Layer(3, shuffle=4)],
+    "wide": [Layer(128), Layer(128, skips=1, quantizers=2), Layer(3, shuffle=4)],
     "srresnet": [Layer(64, kernel=(9, 9), prelu=True), Layer(16, shuffle=2, prelu=True), Layer(3, kernel=(9, 9))],
     "abpn": [Layer(28), Layer(28), Layer(27), Layer(3, skips=1, shuffle=3)],
     "grouped": [Layer(24), Layer(24, grouped=True), Layer(24, kernel=(1, 1), skips=2), Layer(3, shuffle=2)],

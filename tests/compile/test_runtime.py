@@ -176,3 +176,13 @@ def test_name_must_be_a_c_prefix() -> None:
     for name in ("9net", "a-b", "", "Net", "a b"):
         with pytest.raises(QsearchError, match="C prefix"):
             Interface(name, 1, 1, 1 << 20)
+    for name in ("qs", "qs_net", "golden"):
+        with pytest.raises(QsearchError, match="reserved"):
+            Interface(name, 1, 1, 1 << 20)
+
+
+@pytest.mark.parametrize("name", ["network", "executable", "ppm", "main"])
+def test_names_that_files_of_the_runtime_bear(tmp_path: Path, name: str) -> None:
+    picture = image(5, 4)
+    done = run(build_box_network(tmp_path, name), "-", "-", stdin=encode_ppm(picture))
+    assert np.array_equal(decode_ppm(done.stdout), box_reference(picture))

@@ -1,5 +1,6 @@
 """Devices: the conformance of every implementation, and what local refuses."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ def test_a_broken_artefact_gives_one_clear_error(tmp_path: Path) -> None:
     device = open_device(load_target("host"))
     with pytest.raises(QsearchError, match=r"manifest\.json"):
         device.bench(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 1, "executable": "net"}')
-    (tmp_path / "net").write_text("not an executable")
-    with pytest.raises(QsearchError, match=r"cannot run .*net"):
+    shutil.copy(small_artefact() / "manifest.json", tmp_path)
+    (tmp_path / "small").write_text("not an executable")
+    with pytest.raises(QsearchError, match=r"cannot run .*small"):
         device.bench(tmp_path)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm.script.ir_builder import IRBuilder
-from tvm.target import Target, codegen
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T
 
@@ -54,11 +53,6 @@ def _template(spec: ConvSpec, isa: str) -> Any:
     return narrow if narrow.applies(spec, ISAS[isa]) else direct
 
 
-def choose(target: Target) -> str:
-    """The best instruction set that `target` has."""
-    return next(name for name, isa in ISAS.items() if codegen.target_has_features(list(isa.features), target))
-
-
 @cache
 def host_isas() -> tuple[str, ...]:
     """The instruction sets that this machine runs, best first."""
@@ -68,8 +62,6 @@ def host_isas() -> tuple[str, ...]:
 
 
 def host_target(isa: str) -> dict[str, Any]:
-    """The LLVM target of kernels for `isa` on this machine's architecture."""
-    target: dict[str, Any] = {"kind": "llvm"}
-    if ISAS[isa].mcpu:
-        target["mcpu"] = ISAS[isa].mcpu
-    return target
+    """The LLVM target of kernels for `isa` on this machine's architecture: its features, no particular processor."""
+    features = [f"+{feature}" for feature in ISAS[isa].features]
+    return {"kind": "llvm", "mattr": features} if features else {"kind": "llvm"}

@@ -39,8 +39,7 @@ def _tile(blocks: int) -> tuple[int, int]:
 AVX2 = Isa(
     name="avx2",
     lanes=8,
-    features=("avx2",),
-    mcpu="haswell",
+    features=("avx2", "bmi2"),
     prepare_weight=_prepare_weight,
     prepare_activation=_prepare_activation,
     dot=_dot,

@@ -30,8 +30,7 @@ def _tile(blocks: int) -> tuple[int, int]:
 AVX512_VNNI = Isa(
     name="avx512_vnni",
     lanes=16,
-    features=("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
-    mcpu="cascadelake",
+    features=("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "bmi2"),
     prepare_weight=_prepare_weight,
     prepare_activation=_prepare_activation,
     dot=_dot,

@@ -29,8 +29,7 @@ def _tile(blocks: int) -> tuple[int, int]:
 AVX_VNNI = Isa(
     name="avx_vnni",
     lanes=8,
-    features=("avx2", "avxvnni"),
-    mcpu="alderlake",
+    features=("avx2", "avxvnni", "bmi2"),
     prepare_weight=_prepare_weight,
     prepare_activation=_prepare_activation,
     dot=_dot,

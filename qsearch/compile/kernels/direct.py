@@ -10,7 +10,7 @@ from tvm.tirx.script.builder import ir as T
 from qsearch.compile.kernels.emit import Register, accumulator_size, gather, lanes_of, store, tensor
 from qsearch.compile.kernels.epilogue import Epilogue
 from qsearch.compile.kernels.isa import Expr, Isa
-from qsearch.compile.kernels.layout import Layout, powers_of_two
+from qsearch.compile.kernels.layout import Groups, Layout, powers_of_two
 from qsearch.compile.specs import ConvSpec
 
 
@@ -20,7 +20,7 @@ class Direct:
     def __init__(self, spec: ConvSpec, isa: Isa) -> None:
         self.spec, self.isa = spec, isa
         self.layout = layout_of(spec, isa)
-        self.pixels, _ = isa.tile(self.layout.blocks)
+        self.pixels = self.layout.pixels
         rows, columns = T.int32(), T.int32()
         self.source = tensor("input", (rows, columns, spec.in_channels), "uint8")
         self.height, self.width = accumulator_size(spec, rows, columns)
@@ -40,30 +40,28 @@ class Direct:
 
     def _row(self, y: Expr, pixels: int) -> None:
         tiles = (self.width + (pixels - 1)) // pixels
-        if self.layout.uniform:
-            with T.serial(len(self.layout.groups)) as group, T.serial(tiles) as tile:
-                self._tile(y, tile, pixels, 0, self.layout.group, group)
-        else:
-            for first, count in self.layout.groups:
-                with T.serial(tiles) as tile:
-                    self._tile(y, tile, pixels, first, count, 0)
+        for chunk in self.layout.chunks:
+            with T.serial(chunk.subs) as sub, T.serial(chunk.groups) as group, T.serial(tiles) as tile:
+                x = T.Bind(T.min(tile * pixels, self.width - pixels))
+                self._tile(y, x, pixels, chunk, sub, group)
 
-    def _tile(self, y: Expr, tile: Expr, pixels: int, first: int, count: int, group: Expr) -> None:
-        """The `tile`-th `pixels` of row `y`, for `count` blocks from block `first + group·count` on."""
-        lanes = self.isa.lanes
-        x = T.Bind(T.min(tile * pixels, self.width - pixels))
+    def _tile(self, y: Expr, x: Expr, pixels: int, chunk: Groups, sub: Expr, group: Expr) -> None:
+        """`pixels` from (y, x) on, for tile (sub, group) of the blocks of `chunk`."""
+        lanes, count = self.isa.lanes, chunk.count
         local = T.alloc_buffer((pixels * count * lanes,), "int32", scope="local")
         acc = [[Register(local, (p * count + b) * lanes, lanes) for b in range(count)] for p in range(pixels)]
         for register in (register for per_pixel in acc for register in per_pixel):
             register.store(T.broadcast(T.int32(0), lanes))
-        self._accumulate(y, x, first + group * count, acc)
+        first = self.layout.first_block(chunk, sub, group)
+        self._accumulate(y, x, first, acc)
+        shift = (sub, group * (count * lanes))
         for b in range(count):
-            block = first + b
-            channels = self.epilogue.channels((block + group * count) * lanes)
+            channels = self.epilogue.channels((first + b) * lanes)
             for p in range(pixels):
-                skips = [self._load_skip(i, y, x + p, block, group) for i in range(len(self.spec.skips))]
+                block = chunk.first + b
+                skips = [self._load_skip(i, y, x + p, block, shift) for i in range(len(self.spec.skips))]
                 for i, (output, value) in enumerate(self.epilogue.finish(acc[p][b].load(), skips, channels)):
-                    self._store(i, output.buffer, y, x + p, block, group, value)
+                    self._store(i, output.buffer, y, x + p, block, shift, value)
 
     def _accumulate(self, y: Expr, x: Expr, first: Expr, acc: list[list[Register]]) -> None:
         spec, lanes, count = self.spec, self.isa.lanes, len(acc[0])
@@ -83,24 +81,23 @@ class Direct:
                 for register, weight_operands in zip(per_pixel, weights, strict=True):
                     register.store(self.isa.dot(register.load(), activation, weight_operands))
 
-    def _load_skip(self, index: int, y: Expr, x: Expr, block: int, group: Expr) -> Expr:
+    def _load_skip(self, index: int, y: Expr, x: Expr, block: int, shift: tuple[Expr, Expr]) -> Expr:
+        """The operands of the lanes of `block`, `shift` = (sub-pixels, channels) further on."""
         spec, buffer, lanes = self.spec.skips[index], self.epilogue.skips[index], self.isa.lanes
         sources = self.layout.skip_channels(index, block)
-        row, column = y + spec.border, x + spec.border
+        place = [y + spec.border, x + spec.border]
         if sources == list(range(sources[0], sources[0] + lanes)) and sources[-1] < spec.channels:
-            first = sources[0] + group * (self.layout.group * lanes)
-            return buffer.vload([row, column, first], f"uint8x{lanes}")
+            return buffer.vload([*place, sources[0] + shift[1]], f"uint8x{lanes}")
         quads = sorted({source // 4 for source in sources})
-        loaded = [buffer.vload([row, column, quad * 4], "uint8x4") for quad in quads]
+        loaded = [buffer.vload([*place, quad * 4], "uint8x4") for quad in quads]
         return gather(loaded, 4, [quads.index(source // 4) * 4 + source % 4 for source in sources])
 
-    def _store(self, index: int, buffer: Expr, y: Expr, x: Expr, block: int, group: Expr, value: Expr) -> None:
+    def _store(
+        self, index: int, buffer: Expr, y: Expr, x: Expr, block: int, shift: tuple[Expr, Expr], value: Expr
+    ) -> None:
+        """Stores the lanes of `block`, `shift` = (sub-pixels, channels) further on."""
         border, r, lanes = self.spec.outputs[index].border, self.spec.shuffle, self.isa.lanes
-        # With a uniform layout, `group` selects a sub-pixel and a span of its channels.
-        sub, channel = 0, 0
-        if self.layout.uniform:
-            lane = group * (self.layout.group * lanes)
-            sub, channel = lane // self.layout.pitch, lane % self.layout.pitch
+        sub, channel = shift
         for run in self.layout.runs(index, block):
             row = y * r + (run.row + sub // r) + border
             column = x * r + sub % r + border
@@ -111,8 +108,7 @@ class Direct:
 
 def layout_of(spec: ConvSpec, isa: Isa) -> Layout:
     """The order of output channels in the direct kernel of `spec`."""
-    _, group = isa.tile(Layout(spec, isa.lanes, 1).blocks)
-    return Layout(spec, isa.lanes, group)
+    return Layout(spec, isa.lanes, isa.tile)
 
 
 def lane_order(spec: ConvSpec, isa: Isa) -> list[int | None]:
@@ -127,7 +123,7 @@ def pack_weight(spec: ConvSpec, isa: Isa, weight: np.ndarray) -> np.ndarray:
     rest = np.zeros((1, channels, rows, columns), np.int8)
     lanes = np.concatenate([weight, rest])[[-1 if channel is None else channel for channel in layout.order]]
     parts = []
-    for first, count in layout.groups:
+    for first, count in layout.tiles:
         part = lanes[first * isa.lanes : (first + count) * isa.lanes]
         split = part.reshape(count, isa.lanes, channels // 4, 4, rows, columns)
         parts.append(split.transpose(4, 5, 2, 0, 1, 3).ravel())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
-from qsearch.compile.kernels.emit import Bordered, store, tensor
+from qsearch.compile.kernels.emit import Bordered, tensor
 from qsearch.compile.kernels.isa import Expr
 from qsearch.compile.specs import ConvSpec
 
@@ -108,17 +108,18 @@ class Epilogue:
         for factor, skip in zip(channels.factors, skips, strict=True):
             value = value + factor * T.cast(skip, f"int32x{self.lanes}")
         value = T.Bind(value)
-        results = []
-        for output, clip, m, m_neg in zip(self._outputs, self._clips, channels.m, channels.m_neg, strict=True):
-            # A local buffer instead of T.Bind, whose analysis of a float T.Select fails.
-            quantized = T.alloc_buffer((self.lanes,), "uint8", scope="local")
-            store(quantized, [0], self.lanes, self._quantized(clip, value, m, m_neg))
-            results.append((output.stored, quantized.vload([0], f"uint8x{self.lanes}")))
-        return results
+        return [
+            (output.stored, T.Bind(self._quantized(clip, value, m, m_neg)))
+            for output, clip, m, m_neg in zip(self._outputs, self._clips, channels.m, channels.m_neg, strict=True)
+        ]
 
     def _quantized(self, clip: _Clip, value: Expr, m: Expr, m_neg: Expr | None) -> Expr:
         lanes = self.lanes
-        factor = m if m_neg is None else T.Select(value < T.broadcast(T.int32(0), lanes), m_neg, m)
+        factor = m
+        if m_neg is not None:
+            # Selected as integers: TVM's analysis of a bound value fails on a selection of floats.
+            bits = [T.reinterpret(scale, dtype=f"int32x{lanes}") for scale in (m_neg, m)]
+            factor = T.reinterpret(T.Select(value < T.broadcast(T.int32(0), lanes), *bits), dtype=f"float32x{lanes}")
         scaled = T.cast(value, f"float32x{lanes}") * factor
         # Clipping to integers before rounding gives the same integer and keeps the sum in the range of ROUND. It also
         # stands between the product and the addition, which LLVM would otherwise fuse into one rounding.

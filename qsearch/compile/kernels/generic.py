@@ -40,7 +40,6 @@ GENERIC = Isa(
     name="generic",
     lanes=LANES,
     features=(),
-    mcpu="",
     prepare_weight=_prepare_weight,
     prepare_activation=_prepare_activation,
     dot=_dot,

@@ -1,9 +1,14 @@
 """The order of output channels inside a kernel: which channel every vector lane computes, and where it is stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from qsearch.compile.specs import ConvSpec
+
+# Unrolling more register tiles than this costs more compile time than padding every sub-pixel to whole vectors.
+_MOST_UNROLLED = 8
+_PADDING_ALLOWED = 1.15
 
 
 @dataclass(frozen=True)
@@ -17,21 +22,42 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Register tiles of `count` blocks of channels that one loop body can serve: `subs` sub-pixels × `groups`.
+
+    Tile (sub, group) starts at block `first + sub·(blocks per sub-pixel) + group·count`.
+    """
+
+    first: int
+    count: int
+    subs: int = 1
+    groups: int = 1
+
+
+@dataclass(frozen=True)
 class Layout:
     """Lanes of a kernel in the order (dy, dx, output channel), so that a pixel shuffle stores contiguous bytes.
 
-    Every sub-pixel occupies `pitch` lanes, the channels of the widest output; lanes are grouped in blocks of `lanes`
-    (one vector), and blocks in groups of `group` (the register tile).
+    Every sub-pixel occupies `pitch` lanes. Lanes form blocks of `lanes` (one vector), blocks form register tiles;
+    `tile(blocks)` is that of the instruction set.
     """
 
     spec: ConvSpec
     lanes: int
-    group: int
+    tile: Callable[[int], tuple[int, int]]
+
+    @property
+    def _channels(self) -> int:
+        return max(output.channels for output in self.spec.outputs)
 
     @cached_property
     def pitch(self) -> int:
-        """Lanes per sub-pixel."""
-        return max(output.channels for output in self.spec.outputs)
+        """Lanes per sub-pixel: its channels, or whole vectors where that is cheap or saves code."""
+        channels, area = self._channels, self.spec.shuffle**2
+        whole = -(-channels // self.lanes) * self.lanes
+        blocks = -(-channels * area // self.lanes)
+        unrolled = blocks / self.tile(blocks)[1]
+        return whole if area == 1 or whole <= _PADDING_ALLOWED * channels or unrolled > _MOST_UNROLLED else channels
 
     @cached_property
     def blocks(self) -> int:
@@ -39,17 +65,52 @@ class Layout:
         return -(-self.pitch * self.spec.shuffle**2 // self.lanes)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int]]:
-        """(first block, number of blocks) of every register tile."""
-        return [(first, min(self.group, self.blocks - first)) for first in range(0, self.blocks, self.group)]
+    def _span(self) -> int:
+        """Blocks of one sub-pixel, or of all where sub-pixels do not start with a vector."""
+        return self.blocks if self.pitch % self.lanes else self.pitch // self.lanes
 
     @cached_property
-    def uniform(self) -> bool:
-        """Whether every group looks the same but for a constant offset, so that one loop body serves all."""
-        span = self.group * self.lanes
-        whole = all(output.channels == self.pitch for output in self.spec.outputs) and self.pitch % span == 0
-        plain = all(skip.repeat == 1 and skip.channels == self.pitch for skip in self.spec.skips)
-        return whole and plain and (self.spec.shuffle == 1 or not self.spec.skips)
+    def group(self) -> int:
+        """Most blocks of a register tile: as the instruction set wants, but spread evenly over a sub-pixel."""
+        tiles = -(-self._span // self.tile(self._span)[1])
+        return -(-self._span // tiles)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a register tile."""
+        return self.tile(self.group)[0]
+
+    @cached_property
+    def chunks(self) -> list[Groups]:
+        """All register tiles, those of equal code together."""
+        span, subs = self._span, self.blocks // self._span
+        full = min(output.channels for output in self.spec.outputs) // (self.group * self.lanes)
+        # The channels that a skip operand reads follow no simple rule if they are repeated or shuffled.
+        if (
+            any(skip.repeat > 1 for skip in self.spec.skips)
+            or (self.spec.skips and subs > 1)
+            or self.pitch % self.lanes
+        ):
+            return [Groups(first, count) for sub in range(subs) for first, count in self._split(sub * span, 0, span)]
+        chunks = [Groups(0, self.group, subs, full)] if full else []
+        return chunks + [Groups(first, count, subs) for first, count in self._split(0, full * self.group, span)]
+
+    def _split(self, start: int, first: int, end: int) -> list[tuple[int, int]]:
+        return [(start + i, min(self.group, end - i)) for i in range(first, end, self.group)]
+
+    def first_block(self, chunk: Groups, sub: int, group: int) -> int:
+        """The first block of one tile of a chunk; for expressions, too."""
+        return chunk.first + sub * self._span + group * chunk.count
+
+    @cached_property
+    def tiles(self) -> list[tuple[int, int]]:
+        """(first block, number of blocks) of every register tile, in the order of blocks."""
+        return sorted(
+            (self.first_block(chunk, sub, group), chunk.count)
+            for chunk in self.chunks
+            for sub in range(chunk.subs)
+            for group in range(chunk.groups)
+        )
 
     @cached_property
     def order(self) -> list[int | None]:
@@ -78,7 +139,7 @@ class Layout:
         return runs
 
     def skip_channels(self, skip: int, block: int) -> list[int]:
-        """The stored channel of skip operand `skip` that every lane of `block` adds (any channel for a padding lane)."""
+        """The stored channel of skip operand `skip` that every lane of `block` adds; any for a padding lane."""
         lanes = self.order[block * self.lanes : (block + 1) * self.lanes]
         repeat = self.spec.skips[skip].repeat
         sources = [None if channel is None else channel // repeat for channel in lanes]

@@ -80,22 +80,23 @@ class Narrow:
     def _accumulate(self, y: Expr, x: Expr, acc: dict[int, Register]) -> None:
         spec, width, outputs = self.spec, self.isa.lanes * 4, self.spec.out_channels
         top, left = (spec.in_border - padding for padding in spec.padding)
-        with T.serial(spec.kernel[0]) as ky:
-            for index, chunk in enumerate(self.chunks):
-                weights = []
+        row_bytes, count = spec.kernel[1] * spec.in_channels, len(self.chunks)
+        with T.serial(spec.kernel[0]) as ky, T.serial(count) as index:
+            chunk = T.Bind(T.min(index * width, row_bytes - width))
+            weights = []
+            for channel in range(outputs):
+                vector = (ky * count + index) * outputs + channel
+                weight = self.epilogue.weight.vload([vector * width], f"int8x{width}")
+                weights.append([T.Bind(operand) for operand in self.isa.prepare_weight(weight)])
+            for pixel in sorted({value // outputs for value in acc}):
+                place = [y * spec.stride + ky + top, (x + pixel) * spec.stride + left, chunk]
+                loaded = self.source.vload(place, f"uint8x{width}")
+                quads = T.reinterpret(loaded, dtype=f"int32x{self.isa.lanes}")
+                activation = [T.Bind(operand) for operand in self.isa.prepare_activation(quads)]
                 for channel in range(outputs):
-                    vector = (ky * len(self.chunks) + index) * outputs + channel
-                    weight = self.epilogue.weight.vload([vector * width], f"int8x{width}")
-                    weights.append([T.Bind(operand) for operand in self.isa.prepare_weight(weight)])
-                for pixel in sorted({value // outputs for value in acc}):
-                    place = [y * spec.stride + ky + top, (x + pixel) * spec.stride + left, chunk]
-                    loaded = self.source.vload(place, f"uint8x{width}")
-                    vector = T.reinterpret(loaded, dtype=f"int32x{self.isa.lanes}")
-                    activation = [T.Bind(operand) for operand in self.isa.prepare_activation(vector)]
-                    for channel in range(outputs):
-                        register = acc.get(pixel * outputs + channel)
-                        if register is not None:
-                            register.store(self.isa.dot(register.load(), activation, weights[channel]))
+                    register = acc.get(pixel * outputs + channel)
+                    if register is not None:
+                        register.store(self.isa.dot(register.load(), activation, weights[channel]))
 
 
 def _sums(vectors: list[Expr], lanes: int) -> Expr:
@@ -130,7 +131,7 @@ def _chunks(spec: ConvSpec, isa: Isa) -> list[int]:
 
 def lane_order(spec: ConvSpec, isa: Isa) -> list[int | None]:
     """The network's output channel of every lane of the parameters: those of `lanes` pixels in a row."""
-    return list(range(spec.out_channels)) * isa.lanes
+    return [*range(spec.out_channels)] * isa.lanes
 
 
 def pack_weight(spec: ConvSpec, isa: Isa, weight: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "network.h"
+#include "qs_network.h"
 
 enum { QS_ALIGN = 64, QS_SLACK = 64 /* vector loads may run past the last channel */ };
 
@@ -144,7 +144,10 @@ static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int
   void *previous = qs_thread_owner;
   qs_thread_owner = context;
   int status = 0;
-  for (int i = 0; i < QS_NUM_STEPS && status == 0; i++) status = qs_call(context, &qs_steps[i]);
+  for (int i = 0; i < QS_NUM_STEPS && status == 0; i++) {
+    qs_pool_plan(&context->pool, sizes[qs_steps[i].arguments[0]][0]);
+    status = qs_call(context, &qs_steps[i]);
+  }
   qs_thread_owner = previous;
   return status;
 }

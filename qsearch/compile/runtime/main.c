@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ppm.h"
+#include "qs_ppm.h"
 
 enum { EXIT_USER = 2 };
 

@@ -1,5 +1,5 @@
-/* See ppm.h. */
-#include "ppm.h"
+/* See qs_ppm.h. */
+#include "qs_ppm.h"
 
 #include <ctype.h>
 #include <errno.h>

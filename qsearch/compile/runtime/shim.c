@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi.h"
+#include "qs_abi.h"
 
 /* Both are defined by engine.c, where a context is known. */
 static void qs_set_error(const char *const *parts, int num_parts);

@@ -5,15 +5,16 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "abi.h"
+#include "qs_abi.h"
 
-enum { QS_SPINS = 4000, QS_MAX_THREADS = 256 };
+enum { QS_SPINS = 4000, QS_MAX_THREADS = 256, QS_TASKS_PER_THREAD = 64 };
 
 typedef struct {
   pthread_mutex_t lock;
   pthread_cond_t wake, finished;
   pthread_t workers[QS_MAX_THREADS];
   int num_threads; /* the calling thread and num_threads - 1 workers */
+  int num_tasks;   /* of the next launches */
   void *owner;     /* handed to every task's thread through qs_thread_owner */
   qs_task task;
   void *data;
@@ -42,10 +43,21 @@ static int qs_available_cpus(void) {
   return count < 1 ? 1 : count > QS_MAX_THREADS ? QS_MAX_THREADS : count;
 }
 
+/* Takes runs of neighbouring tasks, long ones first and short ones last, so that rows stay in one cache and yet all
+ * threads end together, also where another program holds up one of them (guided self-scheduling, Polychronopoulos and
+ * Kuck, 1987). */
 static void qs_pool_take_tasks(qs_pool *pool) {
   qs_in_task = 1;
-  for (int id; (id = atomic_fetch_add(&pool->next_task, 1)) < pool->env.num_task;)
-    if (pool->task(id, &pool->env, pool->data) != 0) atomic_store(&pool->failure, -1);
+  for (int first = 0, count = 1; count > 0;) {
+    first = atomic_load(&pool->next_task);
+    do {
+      int left = pool->env.num_task - first;
+      count = left / (2 * pool->num_threads);
+      if (count < 1) count = left > 0;
+    } while (!atomic_compare_exchange_weak(&pool->next_task, &first, first + count));
+    for (int id = first; id < first + count; id++)
+      if (pool->task(id, &pool->env, pool->data) != 0) atomic_store(&pool->failure, -1);
+  }
   qs_in_task = 0;
 }
 
@@ -80,7 +92,7 @@ static void qs_pool_next_generation(qs_pool *pool) {
 static int qs_pool_launch(qs_pool *pool, qs_task task, void *data) {
   pool->task = task;
   pool->data = data;
-  pool->env = (TVMParallelGroupEnv){NULL, pool->num_threads};
+  pool->env = (TVMParallelGroupEnv){NULL, pool->num_tasks};
   atomic_store(&pool->next_task, 0);
   atomic_store(&pool->failure, 0);
   atomic_store(&pool->running, pool->num_threads - 1);
@@ -93,6 +105,12 @@ static int qs_pool_launch(qs_pool *pool, qs_task task, void *data) {
     pthread_mutex_unlock(&pool->lock);
   }
   return atomic_load(&pool->failure);
+}
+
+/* The next launches work on `rows` rows: no more tasks than that. */
+static void qs_pool_plan(qs_pool *pool, int64_t rows) {
+  int64_t most = (int64_t)pool->num_threads * QS_TASKS_PER_THREAD;
+  pool->num_tasks = (int)(rows < most ? rows : most);
 }
 
 /* Ends the workers; the memory stays the caller's. */
@@ -109,7 +127,7 @@ static void qs_pool_stop(qs_pool *pool) {
 static void qs_pool_start(qs_pool *pool, int num_threads, void *owner) {
   if (num_threads < 1) num_threads = qs_available_cpus();
   if (num_threads > QS_MAX_THREADS) num_threads = QS_MAX_THREADS;
-  *pool = (qs_pool){.num_threads = 1, .owner = owner};
+  *pool = (qs_pool){.num_threads = 1, .num_tasks = 1, .owner = owner};
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pthread_cond_init(&pool->finished, NULL);

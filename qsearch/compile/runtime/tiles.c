@@ -2,7 +2,7 @@
  * that no artificial edge can reach is kept. The bytes equal those of the whole image in one piece. */
 #include <string.h>
 
-#include "network.h"
+#include "qs_network.h"
 
 typedef struct {
   int64_t count, length; /* boxes along one axis, and the pixels of each */

@@ -1,7 +1,7 @@
 /* What the generator writes about one network, as data; the rest of the runtime interprets it. */
 #ifndef QS_NETWORK_H
 #define QS_NETWORK_H
-#include "abi.h"
+#include "qs_abi.h"
 
 enum { QS_SLOT_INPUT = -1, QS_SLOT_OUTPUT = -2, QS_MAX_DIMS = 8, QS_MAX_ARGS = 32 };
 

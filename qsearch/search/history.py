@@ -1,0 +1,174 @@
+"""What a search leaves in its folder: what was searched, under which conditions, and every finished trial.
+
+search.json         the search's fingerprint, base allocation, conditions and reference figures
+sensitivity.jsonl   one line per measured site and bits
+optuna.journal      the study: every trial, as optuna and optuna-dashboard read it
+front.json          the non-dominated trials so far
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from qsearch.allocation import Allocation, Site
+from qsearch.errors import QsearchError
+from qsearch.files import read_json, write_json
+from qsearch.search.objective import OBJECTIVES, Objective
+
+SEARCH, JOURNAL, SENSITIVITY, FRONT = "search.json", "optuna.journal", "sensitivity.jsonl", "front.json"
+STUDY = "qsearch"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One finished trial."""
+
+    number: int
+    metrics: dict[str, float]
+    allocation: Allocation
+    origin: str
+    """`uniform w4a4`, `seed` (from the sensitivities) or `search`."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class History:
+    """A search as its folder tells it."""
+
+    folder: Path
+    objectives: tuple[Objective, ...]
+    conditions: dict[str, str]
+    """What the figures were measured on, in words: model, images, protocol, device, threads, …"""
+    references: dict[str, dict[str, float]]
+    """Metrics of what the trials are compared with: `float`, `bicubic`."""
+    points: list[Point] = field(repr=False)
+
+
+def fingerprint(
+    sites: Sequence[Site], base: Allocation, objectives: Sequence[Objective], identity: Mapping[str, str]
+) -> dict[str, str]:
+    """What two searches must share to continue one another; `identity` names the network, the images and the like."""
+    return {
+        "objectives": ",".join(objective.name for objective in objectives),
+        "sites": _digest([site.model_dump() for site in sites]),
+        "base allocation": _digest(base.model_dump()),
+        **identity,
+    }
+
+
+def claim_folder(
+    folder: Path,
+    marks: Mapping[str, str],
+    base: Allocation,
+    conditions: Mapping[str, str],
+    references: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Make `folder` the folder of this search, or check that it already is.
+
+    Raises `QsearchError` when it holds another search. Files that are not of a search are left alone.
+    """
+    if (folder / SEARCH).exists():
+        known = _read_search(folder)["fingerprint"]
+        for key in {**known, **marks}:
+            if known.get(key) != marks.get(key):
+                raise QsearchError(
+                    f"{folder} holds another search: its {key} is {known.get(key)}, not {marks.get(key)}; "
+                    "choose another folder"
+                )
+        return
+    for name in (JOURNAL, SENSITIVITY, FRONT):
+        if (folder / name).exists():
+            raise QsearchError(f"{folder} holds {name} but no {SEARCH}: choose another folder")
+    value = {
+        "version": _VERSION,
+        "fingerprint": dict(marks),
+        "base": base.model_dump(exclude_defaults=True),
+        "conditions": dict(conditions),
+        "references": {name: dict(metrics) for name, metrics in references.items()},
+    }
+    write_json(folder / SEARCH, value)
+
+
+def load_history(folder: Path | str) -> History:
+    """Read what a search left in `folder`, finished or not; raises `QsearchError` when there is none."""
+    folder = Path(folder)
+    value = _read_search(folder)
+    base = Allocation.model_validate(value["base"])
+    objectives = tuple(OBJECTIVES[name] for name in value["fingerprint"]["objectives"].split(","))
+    points = []
+    if (folder / JOURNAL).exists():
+        storage = open_journal(JournalFileBackend(str(folder / JOURNAL)), folder)
+        if any(study.study_name == STUDY for study in storage.get_all_studies()):
+            study = optuna.load_study(study_name=STUDY, storage=storage)
+            points = finished(study, base)
+    return History(folder, objectives, value["conditions"], value["references"], points)
+
+
+def open_journal(backend: JournalFileBackend, folder: Path) -> JournalStorage:
+    """The storage behind a journal; raises `QsearchError` when the file is damaged."""
+    try:
+        return JournalStorage(backend)
+    except (ValueError, KeyError, AssertionError) as error:
+        raise QsearchError(f"{folder / JOURNAL} is damaged ({error}): search again in a new folder") from error
+
+
+def finished(study: optuna.Study, base: Allocation) -> list[Point]:
+    """The completed trials of a study, in order."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [point_of(trial, base) for trial in trials]
+
+
+def point_of(trial: FrozenTrial, base: Allocation) -> Point:
+    """A completed trial as a point."""
+    notes = trial.user_attrs
+    return Point(
+        trial.number, notes["metrics"], base.replace(trial.params), notes.get("origin", "search"), notes["seconds"]
+    )
+
+
+def append_line(path: Path, lines: str, flush: bool) -> None:
+    """Append whole lines; with `flush` they are on the disk when this returns. Raises `QsearchError` when it cannot."""
+    try:
+        with path.open("ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def drop_torn_tail(path: Path) -> None:
+    """Cut a last line that a kill left unfinished, so that the next line starts on its own."""
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            if content and not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+    except OSError as error:
+        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _read_search(folder: Path) -> dict[str, Any]:
+    if not (folder / SEARCH).is_file():
+        raise QsearchError(f"{folder} holds no search: it has no {SEARCH}")
+    value = read_json(folder / SEARCH)
+    if not isinstance(value, dict) or value.get("version") != _VERSION:
+        raise QsearchError(f"{folder / SEARCH} was written by another version of qsearch: search again in a new folder")
+    return value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

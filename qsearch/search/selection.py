@@ -1,0 +1,124 @@
+"""Choosing one trial under a person's limits, over one run or several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qsearch.errors import QsearchError
+from qsearch.search.history import History, Point, load_history
+from qsearch.search.objective import OBJECTIVES, human
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen trial and the search it belongs to."""
+
+    history: History
+    point: Point
+
+
+def select(
+    folders: Sequence[Path | str],
+    *,
+    max_latency_ms: float | None = None,
+    min_psnr_db: float | None = None,
+    max_drop_db: float | None = None,
+    max_weight_bytes: float | None = None,
+    max_bitops: float | None = None,
+    max_peak_bytes: float | None = None,
+) -> Selection:
+    """The trial that fits the limits best.
+
+    With a bound on quality (`min_psnr_db`, or `max_drop_db` below the best float network of the runs) it is the fastest
+    trial that keeps it, or where latency was not measured the cheapest by the first cost among the objectives; with
+    bounds on costs alone it is the trial of the highest PSNR. Every finished trial counts, not only the front.
+
+    Raises `QsearchError` without any limit, for runs that cannot be compared, for a limit on what a run did not
+    measure, and when nothing meets the limits: then it names the nearest.
+    """
+    runs = [load_history(folder) for folder in folders]
+    _check_comparable(runs)
+    floor = _quality_floor(runs, min_psnr_db, max_drop_db)
+    ceilings = {
+        "latency_ms": max_latency_ms,
+        "weight_bytes": max_weight_bytes,
+        "bitops": max_bitops,
+        "peak_bytes": max_peak_bytes,
+    }
+    limits = {name: limit for name, limit in ceilings.items() if limit is not None}
+    if floor is None and not limits:
+        raise QsearchError("nothing to select by: give a limit, such as --max-latency-ms 20 or --max-drop-db 0.1")
+    candidates = [Selection(run, point) for run in runs for point in run.points]
+    for choice in candidates:
+        for name in limits.keys() - choice.point.metrics.keys():
+            raise QsearchError(
+                f"{choice.history.folder} did not measure {name}: search again with it among the objectives"
+            )
+    if floor is not None:
+        limits["psnr_y_db"] = floor
+    fitting = [choice for choice in candidates if not _excess(choice.point, limits)]
+    if not fitting:
+        raise QsearchError(_nearest(candidates, limits))
+    if floor is None:
+        return max(fitting, key=lambda choice: choice.point.metrics["psnr_y_db"])
+    cost = _cost_to_spare(runs)
+    return min(fitting, key=lambda choice: (choice.point.metrics[cost], -choice.point.metrics["psnr_y_db"]))
+
+
+def _check_comparable(runs: Sequence[History]) -> None:
+    if not runs:
+        raise QsearchError("nothing to select from: name at least one run folder")
+    for run in runs:
+        if not run.points:
+            raise QsearchError(f"{run.folder} has no finished trial yet: continue its search first")
+        for key in ("images", "protocol", "device"):
+            if run.conditions.get(key) != runs[0].conditions.get(key):
+                raise QsearchError(
+                    f"{runs[0].folder} and {run.folder} cannot be compared: their {key} differ "
+                    f"({runs[0].conditions.get(key)} and {run.conditions.get(key)})"
+                )
+
+
+def _quality_floor(runs: Sequence[History], min_psnr_db: float | None, max_drop_db: float | None) -> float | None:
+    """The least PSNR allowed, in dB, from both ways of saying it."""
+    floors = [] if min_psnr_db is None else [min_psnr_db]
+    if max_drop_db is not None:
+        known = [run.references["float"]["psnr_y_db"] for run in runs if "float" in run.references]
+        if not known:
+            raise QsearchError(f"{runs[0].folder} has no PSNR of the float network: give --min-psnr-db instead")
+        floors.append(max(known) - max_drop_db)
+    return max(floors, default=None)
+
+
+def _cost_to_spare(runs: Sequence[History]) -> str:
+    """Latency where every trial has it, else the first cost that is an objective of every run."""
+    if all("latency_ms" in point.metrics for run in runs for point in run.points):
+        return "latency_ms"
+    shared = set.intersection(*({objective.name for objective in run.objectives} for run in runs))
+    for name, objective in OBJECTIVES.items():
+        if name in shared and objective.direction == "minimize":
+            return name
+    raise QsearchError("the runs have no cost in common: select from runs with the same objectives")
+
+
+def _excess(point: Point, limits: dict[str, float]) -> float:
+    """How far a trial is beyond its limits, relative for costs, in units of 1 dB for PSNR; 0 when it meets them."""
+    total = 0.0
+    for name, limit in limits.items():
+        beyond = OBJECTIVES[name].loss(point.metrics[name]) - OBJECTIVES[name].loss(limit)
+        total += max(beyond, 0.0) / (1.0 if name == "psnr_y_db" else max(abs(limit), 1e-12))
+    return total
+
+
+def _nearest(candidates: Sequence[Selection], limits: dict[str, float]) -> str:
+    nearest = min(candidates, key=lambda choice: _excess(choice.point, limits))
+    asked = ", ".join(
+        f"{name} {'at least' if OBJECTIVES[name].direction == 'maximize' else 'at most'} {human(name, limit)}"
+        for name, limit in limits.items()
+    )
+    names = ["psnr_y_db", *(name for name in limits if name != "psnr_y_db")]
+    found = ", ".join(f"{name} {human(name, nearest.point.metrics[name])}" for name in names)
+    return (
+        f"none of {len(candidates)} trials has {asked}: "
+        f"the nearest is trial {nearest.point.number} of {nearest.history.folder} with {found}"
+    )

@@ -1,0 +1,241 @@
+"""The search itself: sensitivities, seeds, then trials until the budget is spent; after a kill it continues."""
+
+import fcntl
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import TrialState
+
+from qsearch.allocation import Allocation, Site, uniform
+from qsearch.errors import QsearchError
+from qsearch.search import history
+from qsearch.search.budget import Budget
+from qsearch.search.front import write_front
+from qsearch.search.history import History
+from qsearch.search.objective import Objective
+from qsearch.search.price import Cost, probe
+from qsearch.search.progress import SearchProgress
+from qsearch.search.sampler import FrontSampler
+from qsearch.search.sensitivity import Measure, Sensitivity, measure_sensitivity, plan, read_sensitivity
+from qsearch.search.space import Space
+
+_SEEDS = 24
+_SENSITIVITY_SHARE = 0.3
+"""Part of a time budget after which no further pass of sensitivities begins."""
+
+
+def run_search(
+    folder: Path | str,
+    sites: Sequence[Site],
+    measure: Measure,
+    cost: Cost,
+    objectives: Sequence[Objective],
+    budget: Budget,
+    *,
+    quality: Measure | None = None,
+    base: Allocation | None = None,
+    seed: int = 0,
+    identity: Mapping[str, str] | None = None,
+    conditions: Mapping[str, str] | None = None,
+    references: Mapping[str, Mapping[str, float]] | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Search the bits of `sites` and return every finished trial; the same call continues a search that was killed.
+
+    `measure(allocation)` gives the expensive metrics, `psnr_y_db` among them; `cost(allocation)` the exact cheap ones;
+    together they give every objective. `quality` is `measure` without timing, for the sensitivities, where latency is
+    an objective. `base` (default: the most bits everywhere) fixes the quantizers and the sites without a choice.
+    `identity` names what the search must not mix (network, images); `conditions` and `references` (metrics of `float`,
+    `bicubic`) are kept for selection and report.
+
+    Raises `QsearchError` when `folder` holds another search, another process searches in it, or a metric is not finite.
+    """
+    folder = Path(folder)
+    base = base or uniform(sites, 8, 8)
+    space = Space(sites, base)
+    with _only_process(folder):
+        marks = history.fingerprint(sites, base, objectives, identity or {})
+        history.claim_folder(folder, marks, base, conditions or {}, references or {})
+        with SearchProgress(objectives, progress) as shown:
+            search = _Search(folder, space, measure, cost, objectives, budget, shown)
+            search.prepare(sites, quality or measure, seed)
+            search.go_on()
+    return history.load_history(folder)
+
+
+class _Search:
+    """One process's part of a search."""
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        measure: Measure,
+        cost: Cost,
+        objectives: Sequence[Objective],
+        budget: Budget,
+        shown: SearchProgress,
+    ) -> None:
+        self.folder, self.space, self.measure, self.cost = folder, space, measure, cost
+        self.objectives, self.budget, self.shown = objectives, budget, shown
+        self.study = _open_study(folder, objectives)
+        self.points = history.finished(self.study, space.base)
+        self.known = {self._key(point.allocation): point.metrics for point in self.points}
+        self.began = time.monotonic()
+        self.spent_before = read_sensitivity(folder / history.SENSITIVITY).seconds + sum(p.seconds for p in self.points)
+
+    def prepare(self, sites: Sequence[Site], quality: Measure, seed: int) -> None:
+        """Measure the sensitivities, make the sampler, enqueue the uniform allocations and the seeds."""
+        at_base = self.cost(self.space.base)
+        names = [objective.name for objective in self.objectives if objective.name in at_base] or list(at_base)
+        sensitivity = self._sensitivity(quality)
+        self.study.sampler = sampler = FrontSampler(self.space, sensitivity, probe(self.cost, self.space, names), seed)
+        self._recover()
+        if not self.study.user_attrs.get("seeded"):
+            for bits in range(8, 1, -1):
+                self._enqueue(self.space.params(uniform(sites, bits, bits)), f"uniform w{bits}a{bits}")
+            count = _SEEDS if self.budget.trials is None else min(_SEEDS, max(self.budget.trials // 4, 4))
+            for vector in sampler.seeds(count):
+                self._enqueue(self.space.params(self.space.allocation(vector)), "seed")
+            self.study.set_user_attr("seeded", True)
+
+    def go_on(self) -> None:
+        """Finish trials until the budget is spent."""
+        self.shown.stage("search", self._share())
+        write_front(self.folder / history.FRONT, self.points, self.objectives)
+        while self._share() < 1.0:
+            trial = self.study.ask(self.space.distributions())
+            started = time.monotonic()
+            metrics = self._metrics(trial.params)
+            # Written before the trial is told: a kill between the two loses nothing.
+            trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
+            trial.set_user_attr("metrics", metrics)
+            self._finish(trial.number, metrics)
+            write_front(self.folder / history.FRONT, self.points, self.objectives)
+            self.shown.update(min(self._share(), 1.0), f"{len(self.points)} trials", self.points)
+
+    def _sensitivity(self, quality: Measure) -> Sensitivity:
+        wanted = plan(self.space, self.budget.trials)
+        first_pass = len(self.space.names)
+
+        def stop(done: int) -> bool:
+            if self.study.user_attrs.get("seeded"):
+                return True
+            return self._share() > (1.0 if done <= first_pass else _SENSITIVITY_SHARE) and self.budget.trials is None
+
+        def advance(done: int) -> None:
+            self.shown.update(done / max(len(wanted), 1), f"{done} of up to {len(wanted)}")
+
+        self.shown.stage("sensitivity")
+        path = self.folder / history.SENSITIVITY
+        return measure_sensitivity(path, self.space, quality, wanted, stop, advance)
+
+    def _recover(self) -> None:
+        """Close what a kill left running: a measured trial is completed, another one fails and is enqueued again."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if "metrics" in trial.user_attrs:
+                self._finish(trial.number, trial.user_attrs["metrics"])
+                continue
+            params = trial.system_attrs.get("fixed_params", trial.params)
+            if len(params) == len(self.space.names):
+                self._enqueue(params, trial.user_attrs.get("origin", "search"), besides=trial.number)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _enqueue(self, params: Mapping[str, int], origin: str, besides: int | None = None) -> None:
+        """Put an allocation in the queue unless it waits, runs or has finished already."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.FAIL or trial.number == besides:
+                continue
+            if trial.params == params or trial.system_attrs.get("fixed_params") == params:
+                return
+        self.study.enqueue_trial(dict(params), user_attrs={"origin": origin})
+
+    def _metrics(self, params: Mapping[str, int]) -> dict[str, float]:
+        allocation = self.space.allocation(params)
+        if (known := self.known.get(self._key(allocation))) is not None:
+            return known
+        metrics = {name: float(v) for name, v in {**self.cost(allocation), **self.measure(allocation)}.items()}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise QsearchError(
+                    f"{name} of trial {len(self.points)} is {value}: the network or its scales are broken"
+                )
+        for objective in self.objectives:
+            if objective.name not in metrics:
+                raise QsearchError(f"objective {objective.name} cannot be measured here")
+        return metrics
+
+    def _finish(self, number: int, metrics: Mapping[str, float]) -> None:
+        trial = self.study.tell(number, [metrics[objective.name] for objective in self.objectives])
+        self.points.append(history.point_of(trial, self.space.base))
+        self.known[self._key(self.points[-1].allocation)] = dict(metrics)
+
+    def _key(self, allocation: Allocation) -> tuple[int, ...]:
+        return tuple(self.space.params(allocation).values())
+
+    def _share(self) -> float:
+        return self.budget.share(len(self.points), self.spent_before + time.monotonic() - self.began)
+
+
+def _open_study(folder: Path, objectives: Sequence[Objective]) -> optuna.Study:
+    """The folder's study, made or mended. The caller is the only process that writes it."""
+    history.drop_torn_tail(folder / history.JOURNAL)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=history.open_journal(_Journal(folder / history.JOURNAL), folder),
+        study_name=history.STUDY,
+        directions=[objective.direction for objective in objectives],
+        load_if_exists=True,
+    )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([objective.name for objective in objectives])
+    return study
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal file for a single writer, waiting for the disk only when a trial begins or ends.
+
+    A trial writes a line per site; a kill of the process loses no line that was written, only a power cut could.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        milestone = any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs)
+        history.append_line(self.path, lines, flush=milestone)
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the system lets it go when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise QsearchError(f"cannot create folder {folder}: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise QsearchError(
+                f"another search is running in {folder}: wait for it or choose another folder"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
