@@ -1,6 +1,6 @@
 """A float network that is prepared and calibrated: everything that turns an allocation into an integer program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,11 +46,20 @@ class CalibratedNetwork:
         """The convolutions for an LR image of `size` = (height, width)."""
         return cost.layers(self.calibration.graph, *size)
 
-    def costs(self, allocation: Allocation, size: tuple[int, int]) -> dict[str, float]:
-        """`bitops`, `weight_bytes` and `peak_bytes` of `allocation` for an LR image of `size` = (height, width)."""
-        layers = self.layers(size)
-        return {
-            "bitops": float(cost.bitops(layers, allocation)),
-            "weight_bytes": float(cost.weight_bytes(layers, allocation)),
-            "peak_bytes": float(cost.peak_bytes(self.program(allocation), *size)),
-        }
+    def coster(self, size: tuple[int, int], names: Iterable[str]) -> Callable[[Allocation], dict[str, float]]:
+        """A function that gives `bitops` and `weight_bytes` of an allocation at `size` = (height, width).
+
+        `peak_bytes`, which takes a lowering, is among them only where `names` asks for it.
+        """
+        layers, with_peak = self.layers(size), "peak_bytes" in set(names)
+
+        def costs(allocation: Allocation) -> dict[str, float]:
+            found = {
+                "bitops": float(cost.bitops(layers, allocation)),
+                "weight_bytes": float(cost.weight_bytes(layers, allocation)),
+            }
+            if with_peak:
+                found["peak_bytes"] = float(cost.peak_bytes(self.program(allocation), *size))
+            return found
+
+        return costs

@@ -58,7 +58,7 @@ def quantize_model(
         "upscale": loaded.upscale,
         "score": asdict(result),
         "float_score": asdict(floating),
-        "costs": {"size": DEFAULT_SIZE, **network.costs(allocation, DEFAULT_SIZE)},
+        "costs": {"size": DEFAULT_SIZE, **network.coster(DEFAULT_SIZE, ["peak_bytes"])(allocation)},
     }
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary) / out.name

@@ -114,9 +114,10 @@ class _Lowering:
         weight = self.calibration.weight(conv, site.bits, site.observer)
         product = np.float32(x.grid.scale) * weight.scale.numpy()
         bias = conv.bias.detach().double().numpy()
-        shift = self._shift(node, conv, weight, product, bias, [skip.grid for skip in skips])
+        skip_scales = [skip.grid.scale * gain.numpy() for skip, gain in zip(skips, conv.skip_gains, strict=True)]
+        shift = self._shift(node, conv, weight, product, bias, skip_scales)
         unit = product.astype(np.float64) / 2.0**shift
-        ks = [np.rint(skip.grid.scale / unit).astype(np.int64) for skip in skips]
+        ks = [np.rint(scale / unit).astype(np.int64) for scale in skip_scales]
         sums = weight.values.to(torch.int64).sum((1, 2, 3)).numpy()
         folded = np.rint(bias / unit).astype(np.int64) - (x.grid.zero_point * sums << shift)
         folded -= sum((k * skip.grid.zero_point for k, skip in zip(ks, skips, strict=True)), np.int64(0))
@@ -147,16 +148,16 @@ class _Lowering:
         weight: WeightGrid,
         product: NDArray[np.float32],
         bias: NDArray[np.float64],
-        skips: list[Grid],
+        skip_scales: list[NDArray[np.float64]],
     ) -> NDArray[np.int64]:
         """The least shift per channel that makes skip factors and bias precise, within the accumulator's limit."""
         unit = product.astype(np.float64)
         finest = min(self._reader_grids(node), key=lambda grid: grid.scale).scale
         wanted = np.log2(np.maximum(unit * BIAS_PRECISION / finest, 1))
-        for grid in skips:
-            wanted = np.maximum(wanted, np.log2(np.maximum(SKIP_PRECISION * unit / grid.scale, 1)))
+        for scale in skip_scales:
+            wanted = np.maximum(wanted, np.log2(np.maximum(SKIP_PRECISION * unit / scale, 1)))
         magnitude = 255.0 * weight.values.abs().double().sum((1, 2, 3)).numpy() + np.abs(bias) / unit
-        magnitude += sum((255.0 * grid.scale / unit for grid in skips), np.float64(0))
+        magnitude += sum((255.0 * scale / unit for scale in skip_scales), np.float64(0))
         room = np.floor(np.log2(ACCUMULATOR_LIMIT / np.maximum(magnitude, 1)))
         if (room < 0).any():
             raise QsearchError(

@@ -89,6 +89,10 @@ def _move_join(graph: GraphModule, target: Node, node: Node, skips: tuple[Node, 
     """`target` takes the place of `node`, with further skip operands."""
     node.prepend(target)
     target.args = (*target.args, *skips)
+    conv = module_of(graph, target)
+    assert isinstance(conv, FusedConv)
+    for _ in skips:
+        conv.skip_gains.append(nn.Parameter(torch.ones(conv.bias.numel()), requires_grad=False))
     node.replace_all_uses_with(target)
     graph.graph.erase_node(node)
 

@@ -59,7 +59,7 @@ class RepeatChannels(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """Convolution, skip operands and activation in one: `act(conv(x) + Σ skips)`.
+    """Convolution, skip operands and activation in one: `act(conv(x) + Σ skips · skip_gain[c])`.
 
     The border of `x` is filled with `pad_value[ci]` (0 unless a constant was folded across the padding). The name is
     the module path of the convolution in the user's network and prefixes the names of its sites.
@@ -84,6 +84,8 @@ class FusedConv(nn.Module):
         self.register_buffer("pad_value", torch.zeros(conv.in_channels))
         self.activation: Activation = "none"
         self.register_buffer("slope", torch.zeros(conv.out_channels))
+        self.skip_gains = nn.ParameterList()
+        """One factor per channel [Co] for every skip operand; 1 until channels are equalized."""
         self.clip: tuple[float | None, float | None] = (None, None)
 
     def forward(self, x: Tensor, *skips: Tensor) -> Tensor:
@@ -98,8 +100,8 @@ class FusedConv(nn.Module):
             y = F.conv2d(x, weight, self.bias, stride=self.stride, groups=self.groups)
         else:
             y = F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
-        for skip in skips:
-            y = y + skip
+        for skip, gain in zip(skips, self.skip_gains, strict=True):
+            y = y + skip * gain.view(1, -1, 1, 1)
         return y
 
     def activate(self, y: Tensor) -> Tensor:

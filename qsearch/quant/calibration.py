@@ -1,8 +1,7 @@
 """Calibration: what every site sees on low-resolution images, without any ground truth."""
 
-import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
-from qsearch.passes.rewrite import module_of
+from qsearch.passes.rewrite import copy_graph, module_of
+from qsearch.quant.equalize import ChannelRanges, equalize
 from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats, weight_scale
 
@@ -41,6 +41,8 @@ class Calibration:
     white: float
     stats: dict[str, ValueStats]
     """By site name; sites that read one value share one object. The image has none."""
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Factor per channel by which the convolutions of `graph` were divided (see `equalize`)."""
     _grids: dict[tuple[int, int, Observer], Grid] = field(default_factory=dict)
     _weights: dict[tuple[str, int, Observer], WeightGrid] = field(default_factory=dict)
 
@@ -74,12 +76,13 @@ class Calibration:
             stats = self.stats[sites[0]]
             tensors[f"{sites[0]}:range"] = torch.tensor([stats.lo, stats.hi], dtype=torch.float64)
             tensors[f"{sites[0]}:counts"] = torch.from_numpy(stats.counts)
+        tensors |= {f"{conv}:factor": factor.contiguous() for conv, factor in self.factors.items()}
         readers = json.dumps(list(groups.values()))
         write_atomic(path, save(tensors, metadata={"sites": readers, "white": repr(self.white)}))
 
     @staticmethod
     def load(path: Path | str, graph: GraphModule) -> "Calibration":
-        """Statistics that `save` wrote, for the same prepared graph; raises `QsearchError` for another file."""
+        """Statistics that `save` wrote, for a freshly prepared graph; raises `QsearchError` for another file."""
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata()
@@ -88,9 +91,11 @@ class Calibration:
                     lo, hi = file.get_tensor(f"{sites[0]}:range").tolist()
                     stats = ValueStats.from_counts(lo, hi, file.get_tensor(f"{sites[0]}:counts").numpy())
                     found.update(dict.fromkeys(sites, stats))
+                names = [key for key in file.keys() if key.endswith(":factor")]  # noqa: SIM118
+                factors = {key.removesuffix(":factor"): file.get_tensor(key) for key in names}
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise QsearchError(f"{path} holds no calibration: {error}") from error
-        return Calibration(graph, float(metadata["white"]), found)
+        return Calibration(equalize(graph, factors), float(metadata["white"]), found, factors)
 
     @property
     def image_grid(self) -> Grid:
@@ -105,7 +110,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Run `graph` on one crop of each image (uint8 [H, W, 3]) and keep the statistics of every site.
+    """Equalize the channels of `graph`, run it on one crop of each image (uint8 [H, W, 3]), keep what sites see.
 
     Each crop is seen as it is, and its middle once more with the contrast stretched to full black and white, so that
     the statistics also cover bright and dark pictures that the images happen to lack.
@@ -115,14 +120,28 @@ def calibrate(
         raise QsearchError("calibration needs at least one low-resolution image; the folder holds none")
     random = np.random.default_rng(seed)
     crops = _crops(images, random)
-    recorder = _Recorder(graph, seed)
-    for done, crop in enumerate(crops):
-        recorder.observe(_to_input(crop, white))
-        recorder.observe(_to_input(_stretched(crop), white))
-        recorder.observe(_to_input(_colours(random), white))
+    seen = [_to_input(view, white) for crop in crops for view in (crop, _stretched(crop), _colours(random))]
+    steps = 2 * len(seen)
+    # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
+    ranges = ChannelRanges(_channels_last(graph))
+    for done, image in enumerate(seen):
+        with torch.no_grad():
+            ranges.run(image)
         if progress:
-            progress(done + 1, len(crops))
-    return Calibration(graph, white, recorder.statistics())
+            progress(done + 1, steps)
+    factors = ranges.factors()
+    graph = equalize(graph, factors)
+    recorder = _Recorder(_channels_last(graph), seed)
+    for done, image in enumerate(seen, len(seen)):
+        with torch.no_grad():
+            recorder.run(image)
+        if progress:
+            progress(done + 1, steps)
+    return Calibration(graph, white, recorder.statistics(), factors)
+
+
+def _channels_last(graph: GraphModule) -> GraphModule:
+    return copy_graph(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _crops(images: Sequence[NDArray[np.uint8]], random: np.random.Generator) -> list[NDArray[np.uint8]]:
@@ -164,8 +183,6 @@ class _Recorder(Interpreter):
     """Runs the graph and records the range and a sample of every value that a quantizer reads."""
 
     def __init__(self, graph: GraphModule, seed: int) -> None:
-        # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
-        graph = copy.deepcopy(graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(graph)
         self.generator = torch.Generator().manual_seed(seed)
         self.ranges: dict[Node, tuple[float, float]] = {}
@@ -175,11 +192,6 @@ class _Recorder(Interpreter):
             quantizer = module_of(graph, node)
             if isinstance(quantizer, Quantizer) and not reads_image(node.args[0]):
                 self.sites.setdefault(node.args[0], []).append(quantizer.site)
-
-    def observe(self, image: Tensor) -> None:
-        """Run one image and record it."""
-        with torch.no_grad():
-            self.run(image)
 
     def run_node(self, n: Node) -> Tensor:
         value: Tensor = super().run_node(n)

@@ -69,9 +69,7 @@ def mse(stats: ValueStats, bits: int) -> tuple[float, float]:
     return lo, hi
 
 
-def _grid_errors(
-    stats: ValueStats, lo: NDArray[np.float64], hi: NDArray[np.float64], bits: int
-) -> NDArray[np.float64]:
+def _grid_errors(stats: ValueStats, lo: NDArray[np.float64], hi: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """Squared error of the histogram on the grid of each range (lo[i], hi[i])."""
     steps = 2**bits - 1
     scale = ((hi - lo) / steps)[:, None]

@@ -34,7 +34,9 @@ class Axis:
     def _log_ticks(self, count: int) -> list[float]:
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for mantissas in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-            found = [m * 10.0**d for d in decades for m in mantissas if self.low <= m * 10.0**d <= self.high * (1 + 1e-9)]
+            found = [
+                m * 10.0**d for d in decades for m in mantissas if self.low <= m * 10.0**d <= self.high * (1 + 1e-9)
+            ]
             if len(found) <= count + 1:
                 break
         return found

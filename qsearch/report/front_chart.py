@@ -1,6 +1,7 @@
 """PSNR against one cost: every trial, the front, the uniform allocations, the references and the winner."""
 
 import html
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from qsearch.search import OBJECTIVES, Point, human, non_dominated
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 52, 62, 16, 46
-_BELOW_BICUBIC_DB = 1.5
+_BELOW_BICUBIC_DB = 0.5
 """Trials further below bicubic than this are worthless and would flatten the picture of the others."""
 
 
@@ -30,9 +31,8 @@ def costs_to_draw(data: ReportData) -> list[str]:
 
 def front_chart(data: ReportData, cost: str) -> str:
     """The chart as an SVG element; trials carry `data-n` so that the page can show and link them."""
-    floor = data.references.get("bicubic", {}).get("psnr_y_db", -np.inf) - _BELOW_BICUBIC_DB
-    shown = [point for point in data.points if point.metrics["psnr_y_db"] >= floor] or list(data.points)
-    lines = {name: m["psnr_y_db"] for name, m in data.references.items() if m.get("psnr_y_db", -np.inf) >= floor}
+    shown, floor = worth_drawing(data), _floor(data)
+    lines = {name: m["psnr_y_db"] for name, m in data.references.items() if m.get("psnr_y_db", -math.inf) >= floor}
     values = [point.metrics[cost] for point in shown]
     x = axis_over(values, LEFT, WIDTH - RIGHT, log=min(values) > 0 and max(values) > 4 * min(values))
     y = axis_over([*(point.metrics["psnr_y_db"] for point in shown), *lines.values()], HEIGHT - BOTTOM, TOP)
@@ -48,9 +48,19 @@ def front_chart(data: ReportData, cost: str) -> str:
     note = f" {hidden} trials below {floor:.1f} dB are not drawn." if hidden else ""
     label = html.escape(OBJECTIVES[cost].label)
     return (
-        f'<figure><figcaption>PSNR against {label}.{note}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="PSNR of every trial against {label}">{"".join(parts)}</svg></figure>'
+        f"<figure><figcaption>PSNR against {label}.{note}</figcaption>"
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="PSNR against {label}">'
+        f"{''.join(parts)}</svg></figure>"
     )
+
+
+def worth_drawing(data: ReportData) -> list[Point]:
+    """The trials that are not far worse than bicubic; all of them where every one is, or where bicubic is not known."""
+    return [point for point in data.points if point.metrics["psnr_y_db"] >= _floor(data)] or list(data.points)
+
+
+def _floor(data: ReportData) -> float:
+    return data.references.get("bicubic", {}).get("psnr_y_db", -math.inf) - _BELOW_BICUBIC_DB
 
 
 def _front(points: Sequence[Point], cost: str) -> list[Point]:
@@ -88,14 +98,16 @@ def _steps(front: Sequence[Point], cost: str, x: Axis, y: Axis) -> str:
 
 def _dot(point: Point, cost: str, x: Axis, y: Axis, kind: str) -> str:
     radius = 3.5 if kind == "front" else 2.5
-    return f'<circle class="{kind}" data-n="{point.number}" cx="{x(point.metrics[cost])}" cy="{y(point.metrics["psnr_y_db"])}" r="{radius}"/>'
+    px, py = x(point.metrics[cost]), y(point.metrics["psnr_y_db"])
+    return f'<circle class="{kind}" data-n="{point.number}" cx="{px}" cy="{py}" r="{radius}"/>'
 
 
 def _uniform(point: Point, cost: str, x: Axis, y: Axis) -> str:
     px, py = x(point.metrics[cost]), y(point.metrics["psnr_y_db"])
     name = html.escape(point.origin.removeprefix("uniform ").upper())
     return (
-        f'<rect class="uniform" data-n="{point.number}" x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" width="9" height="9" rx="1.5"/>'
+        f'<rect class="uniform" data-n="{point.number}" x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" '
+        'width="9" height="9" rx="1.5"/>'
         f'<text class="name uniform-name" x="{px + 8:.1f}" y="{py + 13:.1f}">{name}</text>'
     )
 

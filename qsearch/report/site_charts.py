@@ -8,7 +8,7 @@ from qsearch.allocation import Site
 from qsearch.report.axis import axis_over
 from qsearch.search import Point, Sensitivity, human
 
-CELL, LEFT, NAMES = 28, 76, 92
+WIDTH, LEFT = 1100, 76
 _FRONT_ROWS = 20
 _PANEL = 130
 
@@ -16,28 +16,32 @@ _PANEL = 130
 def winner_chart(sites: Sequence[Site], winner: Point) -> str:
     """A strip per kind of site, a cell per convolution, with its bits."""
     convs, roles = _grid_of(sites)
-    width, height = LEFT + CELL * len(convs) + 8, CELL * len(roles) + NAMES
-    parts = [_role_names(roles, CELL)]
+    cell = _column_width(len(convs))
+    parts = [_role_names(roles, cell)]
     for site in sites:
         column, row = _place(site, convs, roles)
         bits = winner.allocation.bits(site.name)
-        px, py = LEFT + column * CELL, row * CELL
+        px, py, inner = LEFT + column * cell, row * cell, cell - 2
         fixed = " fixed" if len(site.choices) == 1 else ""
         tip = html.escape(f"{site.name}: {bits} bits{', fixed' if fixed else ''}")
         parts.append(
-            f'<g data-tip="{tip}"><rect class="cell b{bits}{fixed}" x="{px + 1}" y="{py + 1}" width="{CELL - 2}" '
-            f'height="{CELL - 2}" rx="4"/><text class="in{bits} mid" x="{px + CELL / 2}" y="{py + CELL / 2 + 4}">{bits}</text></g>'
+            f'<g data-tip="{tip}"><rect class="cell b{bits}{fixed}" x="{px + 1}" y="{py + 1}" width="{inner}" '
+            f'height="{inner}" rx="4"/><text class="in{bits} mid" x="{px + cell / 2}" y="{py + cell / 2 + 4}">'
+            f"{bits}</text></g>"
         )
-    parts.append(_conv_names(convs, CELL * len(roles) + 10))
-    return _svg(width, height, parts, "Bits of every site of the winner")
+    parts.append(_conv_names(convs, cell, cell * len(roles) + 10))
+    height = cell * len(roles) + _names_height(convs)
+    return _svg(LEFT + cell * len(convs) + 8, height, parts, "Bits of every site of the winner")
 
 
 def front_bits_chart(sites: Sequence[Site], points: Sequence[Point], winner: Point | None) -> str:
     """A row per point of the front, best PSNR on top; weights, inputs and skips side by side, in network order."""
-    picks = sorted({round(k * (len(points) - 1) / max(_FRONT_ROWS - 1, 1)) for k in range(_FRONT_ROWS)})
-    rows = sorted((points[index] for index in picks), key=lambda point: -point.metrics["psnr_y_db"])
+    picked = {points[round(k * (len(points) - 1) / (_FRONT_ROWS - 1))].number for k in range(_FRONT_ROWS)}
+    chosen = {winner.number} if winner is not None else set()
+    rows = [point for point in points if point.number in picked | chosen]
+    rows.sort(key=lambda point: -point.metrics["psnr_y_db"])
     convs, roles = _grid_of(sites)
-    wide, high = 13, 17
+    wide, high = min(max((WIDTH - LEFT - 14 * len(roles)) // len(sites), 6), 24), 17
     columns = [[site for conv in convs for site in sites if site.name == f"{conv}.{role}"] for role in roles]
     parts, px = [], LEFT
     for role, group in zip(roles, columns, strict=True):
@@ -52,15 +56,19 @@ def front_bits_chart(sites: Sequence[Site], points: Sequence[Point], winner: Poi
             px += wide
         px += 14
     for row, point in enumerate(rows):
-        chosen = " winner-name" if winner is not None and point.number == winner.number else ""
+        mark = " winner-name" if point.number in chosen else ""
         psnr = human("psnr_y_db", point.metrics["psnr_y_db"])
-        parts.append(f'<text class="tick end{chosen}" data-n="{point.number}" x="{LEFT - 8}" y="{34 + row * high}">{psnr}</text>')
+        parts.append(
+            f'<text class="tick end{mark}" data-n="{point.number}" x="{LEFT - 8}" y="{34 + row * high}">{psnr}</text>'
+        )
     return _svg(px, 28 + high * len(rows), parts, "Bits of every site along the front")
 
 
 def sensitivity_chart(sites: Sequence[Site], sensitivity: Sensitivity) -> str:
     """PSNR lost when one site alone gets fewer bits, a panel per kind, a dot per measured bits, log scale."""
     convs, roles = _grid_of(sites)
+    cell = _column_width(len(convs))
+    right = LEFT + cell * len(convs)
     kinds = {site.name: site for site in sites}
     base = sensitivity.measurements[0].psnr_y_db
     losses = [(kinds[m.site], m.bits, base - m.psnr_y_db) for m in sensitivity.measurements[1:] if m.site in kinds]
@@ -72,16 +80,15 @@ def sensitivity_chart(sites: Sequence[Site], sensitivity: Sensitivity) -> str:
         top = row * _PANEL
         parts.append(f'<text class="name" x="0" y="{top + 16}">{html.escape(role)}</text>')
         for value in ticks:
-            right = LEFT + CELL * len(convs)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{top + y(value)}" y2="{top + y(value)}"/>')
             parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{top + y(value) + 4}">{value:g}</text>')
     for site, bits, loss in sorted(losses, key=lambda item: -item[1]):
         column, row = _place(site, convs, roles)
         tip = html.escape(f"{site.name} at {bits} bits: {loss:+.4f} dB lost")
-        px, py = LEFT + (column + 0.5) * CELL, row * _PANEL + y(max(loss, floor))
+        px, py = LEFT + (column + 0.5) * cell, row * _PANEL + y(max(loss, floor))
         parts.append(f'<circle class="cell b{bits}" cx="{px}" cy="{py:.1f}" r="5.5" data-tip="{tip}"/>')
-    parts.append(_conv_names(convs, _PANEL * len(roles) + 6))
-    return _svg(LEFT + CELL * len(convs) + 8, _PANEL * len(roles) + NAMES, parts, "PSNR lost by every site alone")
+    parts.append(_conv_names(convs, cell, _PANEL * len(roles) + 6))
+    return _svg(right + 8, _PANEL * len(roles) + _names_height(convs), parts, "PSNR lost by every site alone")
 
 
 def bits_legend(bits: Sequence[int] = tuple(range(2, 9))) -> str:
@@ -108,6 +115,15 @@ def _place(site: Site, convs: list[str], roles: list[str]) -> tuple[int, int]:
     return convs.index(conv), roles.index(role)
 
 
+def _column_width(count: int) -> int:
+    return min(max((WIDTH - LEFT) // count, 26), 46)
+
+
+def _names_height(convs: Sequence[str]) -> int:
+    """Room for the longest slanted name."""
+    return round(16 + 5.2 * max(map(len, convs)))
+
+
 def _role_names(roles: Sequence[str], high: int) -> str:
     return "".join(
         f'<text class="name end" x="{LEFT - 8}" y="{row * high + high / 2 + 4}">{html.escape(role)}</text>'
@@ -115,9 +131,9 @@ def _role_names(roles: Sequence[str], high: int) -> str:
     )
 
 
-def _conv_names(convs: Sequence[str], top: float) -> str:
+def _conv_names(convs: Sequence[str], cell: int, top: float) -> str:
     return "".join(
-        f'<text class="tick end" transform="translate({LEFT + (column + 0.5) * CELL + 4} {top}) rotate(-55)">'
+        f'<text class="tick end" transform="translate({LEFT + (column + 0.5) * cell + 4} {top}) rotate(-55)">'
         f"{html.escape(conv)}</text>"
         for column, conv in enumerate(convs)
     )

@@ -1,0 +1,85 @@
+"""`qsearch report`: gathers what the page shows from a run folder."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from qsearch.commands.search import SELECTED, bits_label, selected_point
+from qsearch.compile.host import HostNetwork
+from qsearch.files import read_json
+from qsearch.images import Pair, resize_bicubic
+from qsearch.metrics import Protocol, psnr
+from qsearch.network import CalibratedNetwork
+from qsearch.report import Crop, Picture, ReportData, write_report
+from qsearch.run import Run
+from qsearch.search import Point, load_history, read_sensitivity
+from qsearch.search.history import SENSITIVITY
+
+CROP_SIDE = 96
+CROPS = 3
+
+
+def report_run(run_folder: Path, out: Path | None, console: Console, artefact: Path | None = None) -> Path:
+    """Write the page of a run; the selected point, if any, is its winner."""
+    run = Run.open(run_folder)
+    history = load_history(run.folder / "search")
+    network = run.network()
+    winner = selected_point(run) if (run.folder / SELECTED).is_file() else None
+    reason = str(read_json(run.folder / SELECTED)["reason"]) if winner else ""
+    measured = run.folder / "search" / SENSITIVITY
+    data = ReportData(
+        title=f"{run.model.name} ×{run.model.upscale}",
+        sites=network.sites,
+        objectives=history.objectives,
+        points=history.points,
+        conditions=history.conditions,
+        references=history.references,
+        winner=winner,
+        reason=reason,
+        sensitivity=read_sensitivity(measured) if measured.is_file() else None,
+        crops=_crops(run, network, winner) if winner else (),
+        commands=_commands(artefact) if artefact else (),
+    )
+    page = out or run.folder / "report.html"
+    write_report(page, data)
+    console.print(f"report {page}")
+    return page
+
+
+def _crops(run: Run, network: CalibratedNetwork, winner: Point) -> list[Crop]:
+    host = HostNetwork(network.program(winner.allocation), run.config.threads)
+    label = bits_label(winner.allocation)
+    return [_crop(run, pair, host.run(pair.lr), label) for pair in run.pairs[:CROPS]]
+
+
+def _crop(run: Run, pair: Pair, result: NDArray[np.uint8], label: str) -> Crop:
+    upscale = run.model.upscale
+    top, left = _busiest(pair.hr)
+    window = np.s_[top : top + CROP_SIDE, left : left + CROP_SIDE]
+    protocol = Protocol(crop=upscale)
+    versions = {"bicubic": resize_bicubic(pair.lr, upscale), "float": run.model.run(pair.lr), label: result}
+    pictures = [
+        Picture(name, image[window], f"{psnr(image, pair.hr, protocol):.2f} dB") for name, image in versions.items()
+    ]
+    return Crop(pair.name, [*pictures, Picture("original", pair.hr[window])])
+
+
+def _busiest(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Top and left of the window with the most contrast, where upscaling shows."""
+    best, where = -1.0, (0, 0)
+    for top in range(0, max(image.shape[0] - CROP_SIDE, 1), CROP_SIDE // 2):
+        for left in range(0, max(image.shape[1] - CROP_SIDE, 1), CROP_SIDE // 2):
+            contrast = float(image[top : top + CROP_SIDE, left : left + CROP_SIDE].std())
+            if contrast > best:
+                best, where = contrast, (top, left)
+    return where
+
+
+def _commands(artefact: Path) -> list[tuple[str, str]]:
+    return [
+        ("upscale a picture of any size", f"qsearch upscale photo.png --artefact {artefact} -o big.png"),
+        ("check every byte", f"qsearch verify {artefact}"),
+        ("time it on this machine", f"qsearch bench {artefact}"),
+    ]

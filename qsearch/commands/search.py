@@ -1,0 +1,117 @@
+"""`qsearch search` and `qsearch select`: the run folder wired to the search."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qsearch.allocation import Allocation
+from qsearch.commands.progress import bar
+from qsearch.cost import float_bitops
+from qsearch.errors import QsearchError
+from qsearch.evaluation import Measurer, evaluate
+from qsearch.files import read_json, write_json
+from qsearch.host import detect_host
+from qsearch.images import resize_bicubic
+from qsearch.network import CalibratedNetwork
+from qsearch.run import Run
+from qsearch.search import Point, front, human, load_history, parse_budget, parse_objectives, run_search, select
+
+SELECTED = "selected.json"
+
+
+def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
+    """Search, or continue to search, within `budget` (a time such as 10m, or a number of trials)."""
+    objectives = parse_objectives(run.config.objectives)
+    limit = parse_budget(budget)
+    with bar(console, "calibrating") as progress:
+        network = run.network(progress)
+    measurer = run.measurer(network)
+    names = [objective.name for objective in objectives]
+    history = run_search(
+        run.folder / "search",
+        network.sites,
+        measurer,
+        network.coster(run.config.size, names),
+        objectives,
+        limit,
+        quality=Measurer(network, run.pairs, run.config.threads),
+        seed=run.config.seed,
+        conditions=_conditions(run),
+        references=_references(run, network),
+    )
+    found = front(history.points, objectives)
+    console.print(f"{len(history.points)} trials, {len(found)} on the front; {run.folder / 'search' / 'front.json'}")
+    return {
+        "run": str(run.folder),
+        "trials": len(history.points),
+        "front": [{"point": point.number, **point.metrics} for point in found],
+    }
+
+
+def _conditions(run: Run) -> dict[str, str]:
+    protocol = f"Y (BT.601), {run.model.upscale} px cropped, output rounded to uint8, LR {run.pairs[0].lr_source}"
+    return {
+        "model": run.config.model,
+        "images": f"{run.config.images} ({len(run.pairs)})",
+        "protocol": protocol,
+        "calibration": run.config.calibration,
+        "device": run.config.target,
+        "cpu": detect_host().cpu,
+        "threads": str(run.config.threads or "all"),
+        "size": f"{run.config.size[1]}x{run.config.size[0]}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def _references(run: Run, network: CalibratedNetwork) -> dict[str, dict[str, float]]:
+    """The float network and bicubic on the same images, measured once per run."""
+    stored = run.folder / "references.json"
+    if not stored.is_file():
+        upscale = run.model.upscale
+        layers = network.layers(run.config.size)
+        floating = {
+            "psnr_y_db": evaluate(run.model.run, run.pairs, upscale).psnr_y_db,
+            "bitops": float(float_bitops(layers)),
+            "weight_bytes": 4.0 * sum(layer.weights + layer.out_channels for layer in layers),
+        }
+        bicubic = evaluate(lambda image: resize_bicubic(image, upscale), run.pairs, upscale).psnr_y_db
+        write_json(stored, {"float": floating, "bicubic": {"psnr_y_db": bicubic}})
+    found: dict[str, dict[str, float]] = read_json(stored)
+    return found
+
+
+def select_point(folders: Sequence[Path], limits: Mapping[str, float], console: Console) -> dict[str, Any]:
+    """Choose a trial over `folders` and keep the choice in the folder of its run."""
+    runs = [Run.open(folder) for folder in folders]
+    chosen = select([run.folder / "search" for run in runs], **limits)
+    folder = chosen.history.folder.parent
+    reason = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in limits.items())
+    write_json(folder / SELECTED, {"point": chosen.point.number, "reason": reason})
+    metrics = ", ".join(f"{name} {human(name, value)}" for name, value in chosen.point.metrics.items() if name != "mse")
+    console.print(f"point {chosen.point.number} of {folder} for {reason}: {metrics}")
+    return {"run": str(folder), "point": chosen.point.number, "reason": reason, **chosen.point.metrics}
+
+
+def selected_point(run: Run, number: int | None = None) -> Point:
+    """The point `number`, or the one that `select` chose; raises `QsearchError` where there is none."""
+    if number is None:
+        if not (run.folder / SELECTED).is_file():
+            raise QsearchError(f"no point of {run.folder} is selected: run `qsearch select` first, or give --point")
+        number = int(read_json(run.folder / SELECTED)["point"])
+    points = {point.number: point for point in load_history(run.folder / "search").points}
+    if number not in points:
+        raise QsearchError(f"{run.folder} has no finished point {number}; it has {len(points)} points")
+    return points[number]
+
+
+def bits_label(allocation: Allocation) -> str:
+    """Mean bits of weights and inputs, as in `w4.2a5.1`."""
+    mean = {
+        role: [site.bits for name, site in allocation.sites.items() if name.endswith(f".{role}")]
+        for role in ("weight", "input")
+    }
+    weight, inputs = (sum(bits) / max(len(bits), 1) for bits in (mean["weight"], mean["input"]))
+    return f"w{weight:.1f}a{inputs:.1f}"
