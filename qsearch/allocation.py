@@ -87,6 +87,8 @@ class Allocation(BaseModel):
             return Allocation.model_validate_json(Path(path).read_text())
         except OSError as error:
             raise QsearchError(f"cannot read allocation {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise QsearchError(f"allocation {path} is not a text file") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -33,7 +33,7 @@ ImagesOption = Annotated[
 CalibrationOption = Annotated[
     str, typer.Option(help="Folder of low-resolution images, no originals needed, or `samples`.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="Threads; all processors by default.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads; all processors by default.")]
 SizeOption = Annotated[str, typer.Option(help="LR width×height, as in 320x180.")]
 OutOption = Annotated[Path, typer.Option(help="Output folder; must be new or empty.")]
 
@@ -84,7 +84,7 @@ def evaluate_command(
         str, typer.Argument(help="A bundled name, a checkpoint, file.py:factory, or the folder of an artefact.")
     ],
     images: ImagesOption = "samples",
-    limit: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
 ) -> None:
     """PSNR and SSIM of a float network or of a compiled artefact, with the protocol written beside them."""
     from qsearch.compile.manifest import read_manifest
@@ -111,7 +111,7 @@ def quantize(
     allocation: Annotated[Path | None, typer.Option(help="Allocation file instead of uniform bits.")] = None,
     calibration: CalibrationOption = "samples",
     images: ImagesOption = "samples",
-    limit: Annotated[int | None, typer.Option(help="Only the first images of each folder.")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each folder.")] = 32,
     onnx: Annotated[
         str | None, typer.Option(help="Also write model.onnx: `qdq` for other runtimes, `exact` for the same bytes.")
     ] = None,
@@ -134,7 +134,7 @@ def search(
     budget: Annotated[str | None, typer.Option(help="Time, as in 90s, 10m, 2h.")] = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials.")] = None,
     size: SizeOption = "320x180",
-    limit: Annotated[int | None, typer.Option(help="Measure on the first images only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure on the first images only.")] = None,
     threads: ThreadsOption = None,
     target: Annotated[str, typer.Option(help="Target name or file.")] = "host",
     seed: Annotated[int, typer.Option(help="Seed of calibration crops and sampler.")] = 0,
@@ -204,15 +204,16 @@ def verify(artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.
 def bench(
     artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.")],
     size: SizeOption = "320x180",
-    rounds: Annotated[int, typer.Option(help="Timed runs.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 20,
     threads: ThreadsOption = None,
+    target: Annotated[str | None, typer.Option(help="Target name or file; the artefact's by default.")] = None,
 ) -> None:
     """Time an artefact as its own process on this machine; the latency and its conditions go into the manifest."""
     from qsearch.compile.manifest import read_manifest, record_latency
     from qsearch.measure.devices import open_device
     from qsearch.target import load_target
 
-    device = open_device(load_target(read_manifest(artefact)["target"]["name"]))
+    device = open_device(load_target(target or read_manifest(artefact)["target"]["name"]))
     result = device.bench(artefact, rounds, parse_size(size), threads)
     record_latency(artefact, result)
     console.print(f"{result.latency_ms:.2f} ms median at {size}, {result.conditions.threads} threads")
@@ -225,7 +226,7 @@ def upscale(
     artefact: Annotated[Path, typer.Option(help="Folder of an artefact.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Result; its suffix is the format.")],
     tile: Annotated[
-        int | None, typer.Option(help="Longest side of a tile in input pixels; by memory by default.")
+        int | None, typer.Option(min=1, help="Longest side of a tile in input pixels; by memory by default.")
     ] = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -278,5 +279,5 @@ def main() -> None:
     try:
         app()
     except QsearchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

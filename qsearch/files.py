@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +47,47 @@ def read_json(path: Path | str) -> Any:
         raise QsearchError(f"{path} is not valid JSON: {error}") from error
 
 
-def new_folder(path: Path | str, overwrite: bool = False) -> Path:
-    """Create the output folder `path`; raises `QsearchError` if it holds anything and `overwrite` is not set."""
+def require_free(path: Path | str) -> None:
+    """Raise `QsearchError` unless the output folder `path` is absent or empty; long work asks this first."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise QsearchError(f"{path} exists and is not a folder: choose another output folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    if path.is_dir() and any(path.iterdir()):
         raise QsearchError(f"output folder {path} exists and is not empty: choose another, or remove it first")
+
+
+def new_folder(path: Path | str) -> Path:
+    """Create the output folder `path`; raises `QsearchError` if it holds anything."""
+    path = Path(path)
+    require_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QsearchError(f"cannot create folder {path}: {error.strerror or error}") from error
     return path
+
+
+@contextmanager
+def staged_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` when the block ends well; else nothing is left of it.
+
+    Raises `QsearchError` where `path` holds anything or cannot be made.
+    """
+    path = Path(path)
+    require_free(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise QsearchError(f"cannot create folder {path}: {error.strerror or error}") from error
+    try:
+        yield staging
+        os.chmod(staging, 0o777 & ~_umask())
+        os.replace(staging, path)
+    except OSError as error:
+        raise QsearchError(f"cannot write folder {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -45,7 +45,7 @@ class Run:
 
     @staticmethod
     def create(folder: Path | str, config: RunConfig) -> "Run":
-        """The run in `folder`, new or the same one continued.
+        """The run in `folder`, new or the same one continued; a new one is written once it is calibrated.
 
         Raises `QsearchError` where another search lives there.
         """
@@ -60,7 +60,6 @@ class Run:
             return run
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise QsearchError(f"{folder} exists and holds no search of ours: choose another --out folder")
-        write_json(folder / CONFIG, asdict(config))
         return Run(folder, config)
 
     @staticmethod
@@ -87,12 +86,16 @@ class Run:
         return pairs_of(self.config.images, self.model.upscale, self.config.image_limit)
 
     def network(self, progress: Callable[[int, int], None] | None = None) -> CalibratedNetwork:
-        """The calibrated network; calibration is stored in the folder the first time."""
+        """The calibrated network; the first time, configuration and calibration are stored in the folder.
+
+        Nothing is written for a model or calibration images that cannot be read.
+        """
         stored = self.folder / CALIBRATION
         if stored.is_file():
             return CalibratedNetwork(self.model, Calibration.load(stored, prepare(self.model.module)))
         images = calibration_images(self.config.calibration, self.model.upscale, self.config.calibration_limit)
         network = CalibratedNetwork.make(self.model, images, self.config.seed, progress)
+        write_json(self.folder / CONFIG, asdict(self.config))
         network.calibration.save(stored)
         return network
 

@@ -14,7 +14,7 @@ from qsearch.compile.artefact import build_artefact
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.evaluation import evaluate
-from qsearch.files import read_json
+from qsearch.files import read_json, require_free
 from qsearch.integer.storage import load_program
 from qsearch.run import CONFIG, Run
 from qsearch.target import load_target
@@ -24,6 +24,7 @@ def compile_source(
     source: Path, out: Path, point: int | None, target: str | None, name: str | None, console: Console
 ) -> dict[str, Any]:
     """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`."""
+    require_free(out)
     if (source / SUMMARY).is_file():
         return _compile_quantized(source, out, target or "host", name, console)
     if (source / CONFIG).is_file():

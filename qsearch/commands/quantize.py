@@ -1,8 +1,6 @@
 """`qsearch quantize`: from a float network to a folder with its integer program."""
 
 import re
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from qsearch.commands.progress import bar
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.evaluation import evaluate
-from qsearch.files import new_folder, write_json
+from qsearch.files import require_free, staged_folder, write_json
 from qsearch.integer.onnx_export import save_onnx
 from qsearch.integer.storage import save_program
 from qsearch.models import load
@@ -39,10 +37,11 @@ def quantize_model(
 ) -> dict[str, Any]:
     """Calibrate, lower and store `model`; the summary holds PSNR (float and integer) and costs.
 
-    Everything is written to a temporary folder first, so that a failure leaves nothing behind.
+    A failure leaves nothing behind.
     """
     if onnx not in (None, "qdq", "exact"):
         raise QsearchError(f"--onnx must be qdq or exact, not {onnx!r}")
+    require_free(out)
     loaded = load(model)
     pairs = pairs_of(images, loaded.upscale, limit)
     with bar(console, "calibrating") as progress:
@@ -52,7 +51,6 @@ def quantize_model(
     program = network.program(allocation)
     result = evaluate(HostNetwork(program).run, pairs, loaded.upscale)
     floating = evaluate(loaded.run, pairs, loaded.upscale)
-    new_folder(out)
     summary = {
         "model": model,
         "upscale": loaded.upscale,
@@ -60,15 +58,12 @@ def quantize_model(
         "float_score": asdict(floating),
         "costs": {"size": DEFAULT_SIZE, **network.coster(DEFAULT_SIZE, ["peak_bytes"])(allocation)},
     }
-    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
+    with staged_folder(out) as folder:
         save_program(program, folder)
         allocation.save(folder / ALLOCATION)
         write_json(folder / SUMMARY, summary)
         if onnx:
             save_onnx(program, folder / ONNX, "exact" if onnx == "exact" else "qdq")
-        out.rmdir()
-        shutil.move(folder, out)
     console.print(
         f"{loaded.name}: {floating.psnr_y_db:.3f} dB in float, {result.psnr_y_db:.3f} dB in integers "
         f"on {result.images} images ({result.protocol})"

@@ -24,12 +24,18 @@ CROPS = 3
 def report_run(run_folder: Path, out: Path | None, console: Console, artefact: Path | None = None) -> Path:
     """Write the page of a run; the selected point, if any, is its winner."""
     run = Run.open(run_folder)
-    history = load_history(run.folder / "search")
-    network = run.network()
+    page = out or run.folder / "report.html"
+    write_report(page, gather(run, artefact))
+    console.print(f"report {page}")
+    return page
+
+
+def gather(run: Run, artefact: Path | None = None) -> ReportData:
+    """Everything that a run's folder says; the crops are upscaled anew."""
+    folder = run.folder / "search"
+    history, network = load_history(folder), run.network()
     winner = selected_point(run) if (run.folder / SELECTED).is_file() else None
-    reason = str(read_json(run.folder / SELECTED)["reason"]) if winner else ""
-    measured = run.folder / "search" / SENSITIVITY
-    data = ReportData(
+    return ReportData(
         title=f"{run.model.name} ×{run.model.upscale}",
         sites=network.sites,
         objectives=history.objectives,
@@ -37,15 +43,11 @@ def report_run(run_folder: Path, out: Path | None, console: Console, artefact: P
         conditions=history.conditions,
         references=history.references,
         winner=winner,
-        reason=reason,
-        sensitivity=read_sensitivity(measured) if measured.is_file() else None,
+        reason=str(read_json(run.folder / SELECTED)["reason"]) if winner else "",
+        sensitivity=read_sensitivity(folder / SENSITIVITY),
         crops=_crops(run, network, winner) if winner else (),
         commands=_commands(artefact) if artefact else (),
     )
-    page = out or run.folder / "report.html"
-    write_report(page, data)
-    console.print(f"report {page}")
-    return page
 
 
 def _crops(run: Run, network: CalibratedNetwork, winner: Point) -> list[Crop]:

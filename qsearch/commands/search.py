@@ -26,6 +26,7 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
     """Search, or continue to search, within `budget` (a time such as 10m, or a number of trials)."""
     objectives = parse_objectives(run.config.objectives)
     limit = parse_budget(budget)
+    pairs = run.pairs  # read before anything is written
     with bar(console, "calibrating") as progress:
         network = run.network(progress)
     measurer = run.measurer(network)
@@ -37,7 +38,7 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
         network.coster(run.config.size, names),
         objectives,
         limit,
-        quality=Measurer(network, run.pairs, run.config.threads),
+        quality=Measurer(network, pairs, run.config.threads),
         seed=run.config.seed,
         conditions=_conditions(run),
         references=_references(run, network),

@@ -40,7 +40,8 @@ def save_program(program: GraphModule, folder: Path | str) -> None:
             entry["real"] = real
         lines.append("  " + json.dumps(entry))
     write_atomic(folder / PROGRAM, '{"nodes": [\n' + ",\n".join(lines) + "\n]}\n")
-    buffers = {name: value.contiguous() for name, value in sorted(program.named_buffers())}
+    # Safetensors refuses tensors that share memory, which equal parameters may.
+    buffers = {name: value.detach().clone().contiguous() for name, value in sorted(program.named_buffers())}
     write_atomic(folder / PARAMETERS, save(buffers))
 
 

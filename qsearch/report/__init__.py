@@ -2,5 +2,6 @@
 
 from qsearch.report.data import Crop, Picture, ReportData
 from qsearch.report.page import write_report
+from qsearch.report.pictures import save_crop, save_front
 
-__all__ = ["Crop", "Picture", "ReportData", "write_report"]
+__all__ = ["Crop", "Picture", "ReportData", "save_crop", "save_front", "write_report"]

@@ -4,24 +4,24 @@
 
 needs ../shared/data. `rnet9_x4` (22 convolutions) is calibrated on DIV2K LR images and searched on crops of the DIV2K
 validation set; Set5 and Set14 are looked at only afterwards, to see that what was found holds on images that the search
-never saw. Writes table.json, report.html and README.md here. An interrupted run continues.
+never saw. Writes table.json, report.html, front.svg, crop.png and README.md here. An interrupted run continues.
 """
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from qsearch.allocation import uniform
-from qsearch.commands.report import report_run
+from qsearch.commands.report import gather
 from qsearch.commands.search import search_run, select_point
 from qsearch.data import shared_data
 from qsearch.evaluation import Measurer
 from qsearch.files import write_atomic, write_json
 from qsearch.images import read_pairs
+from qsearch.report import save_crop, save_front, write_report
 from qsearch.run import Run, RunConfig
 from qsearch.search import front, load_history
 
@@ -36,6 +36,8 @@ PAGE = """# A front for rnet9_x4: PSNR against BitOPs
 Made by `python results/front-rnet9/run.py`: {trials} trials on {cpu}, {minutes:.0f} minutes. Searched on {images} crops
 of the DIV2K validation set (LR by MATLAB bicubic), BitOPs at 320×180. The page with the front, the bits per site and
 crops is `report.html`.
+
+![front](front.svg)
 
 A uniform allocation is *beaten* by a point with at least 10 % fewer BitOPs and no less PSNR, or with no more BitOPs and
 at least 0.1 dB more.
@@ -95,8 +97,10 @@ def main() -> None:
     rows = [compare(history.points, bits, network) for bits in UNIFORM]
     unseen(network, rows, history.points, data)
     select_point([folder], {"max_drop_db": 0.2}, console)
-    page = report_run(folder, None, console)
-    shutil.copy(page, HERE / "report.html")
+    shown = gather(run)
+    write_report(HERE / "report.html", shown)
+    save_front(HERE / "front.svg", shown, "bitops")
+    save_crop(HERE / "crop.png", shown.crops[0])
     write(rows, history, len(front(history.points, history.objectives)))
 
 

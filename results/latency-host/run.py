@@ -157,7 +157,8 @@ def main() -> None:
         + " |",
     ]
     lines = [
-        f"- {e['threads']} thread{'s' * (e['threads'] > 1)}: {e['timings']['one allocation']['median_ms']:.0f} ms on Set14 "
+        f"- {e['threads']} thread{'s' * (e['threads'] > 1)}: "
+        f"{e['timings']['one allocation']['median_ms']:.0f} ms on Set14 "
         f"against {e['timings'][e['fastest_float']]['median_ms']:.0f} ms for the fastest float32 forward "
         f"({e['fastest_float']}): ratio {e['ratio']:.3f} (wanted: at most {EVALUATION_LIMIT})."
         for e in evaluations
