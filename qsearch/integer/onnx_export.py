@@ -216,10 +216,20 @@ class _Qdq(_Writer):
         return total
 
     def add_skip(self, node: Node) -> str:
-        acc, q, _ = node.args
+        acc, q, k = node.args
         scale, zero_point = _grid(q)  # type: ignore[arg-type]
         skip = self._dequantize(self.names[q], np.float32(scale), np.uint8(zero_point))  # type: ignore[index]
+        gain = (self.parameter(k) * self._unit(acc) / scale).astype(np.float32)  # type: ignore[arg-type]
+        if not np.allclose(gain, 1, atol=1e-3):
+            skip = self.emit("Mul", [skip, self.constant(_per_channel(gain))])
         return self.emit("Add", [self.names[acc], skip])  # type: ignore[index]
+
+    def _unit(self, acc: Node) -> NDArray[np.float64]:
+        """What one step of the accumulator of a convolution is worth, per channel."""
+        while acc.target is ops.add_skip:
+            acc = acc.args[0]  # type: ignore[assignment]
+        weight_scale = self.program.get_buffer(acc.meta["weight_scale"]).numpy().astype(np.float64)
+        return _grid(acc.args[0])[0] * weight_scale / 2.0 ** self.parameter(acc.args[3])  # type: ignore[arg-type]
 
     def requantize(self, node: Node) -> str:
         acc, m, m_neg, bounds = node.args
