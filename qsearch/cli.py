@@ -19,7 +19,7 @@ app = typer.Typer(
     "Start with `qsearch demo`. Every command prints what it does on standard error and one JSON object on standard "
     "output. A mistake in the input is one line and exit status 2.",
 )
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ModelOption = Annotated[
     str, typer.Argument(help="A bundled name, a checkpoint (.safetensors, .pt, .pth) or file.py:factory.")

@@ -16,6 +16,8 @@ from qsearch.network import CalibratedNetwork
 
 Upscaler = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 LATENCY_ROUNDS = 7
+MIN_SIDE = 11
+"""Pixels that SSIM needs on each side after the crop."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,18 @@ def evaluate(upscale_image: Upscaler, pairs: Sequence[Pair], upscale: int) -> Sc
 
 
 def read_image_pairs(folder: str, upscale: int, limit: int | None = None) -> list[Pair]:
-    """The pairs of a folder; raises `QsearchError` when there is none."""
+    """The pairs of a folder; raises `QsearchError` when there is none, or one is too small to be measured."""
     pairs = read_pairs(folder, upscale, limit)
     if not pairs:
         raise QsearchError(f"folder {folder} holds no images")
+    least = 2 * upscale + MIN_SIDE
+    for pair in pairs:
+        height, width = pair.hr.shape[:2]
+        if min(height, width) < least:
+            raise QsearchError(
+                f"image {pair.name} of {width}x{height} pixels is too small to measure: "
+                f"at least {least}x{least} are needed for upscale {upscale}"
+            )
     return pairs
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qsearch import samples
+from qsearch.compile.threads import available
 from qsearch.errors import QsearchError
 from qsearch.evaluation import Measurer, read_image_pairs
 from qsearch.files import read_json, write_json
@@ -47,8 +48,10 @@ class Run:
     def create(folder: Path | str, config: RunConfig) -> "Run":
         """The run in `folder`, new or the same one continued; a new one is written once it is calibrated.
 
-        Raises `QsearchError` where another search lives there.
+        Raises `QsearchError` where another search lives there, and for more threads than this machine has.
         """
+        if config.threads is not None and not 1 <= config.threads <= available():
+            raise QsearchError(f"threads must be 1 to {available()} on this machine, not {config.threads}")
         folder = Path(folder)
         if (folder / CONFIG).is_file():
             run = Run.open(folder)
@@ -107,11 +110,11 @@ class Run:
 
 def pairs_of(images: str, upscale: int, limit: int | None = None) -> list[Pair]:
     """The pairs of a folder, or the bundled photographs for `samples`."""
-    return samples.search_pairs(upscale)[:limit] if images == samples.NAME else read_image_pairs(images, upscale, limit)
+    return samples.search_pairs(upscale, limit) if images == samples.NAME else read_image_pairs(images, upscale, limit)
 
 
 def calibration_images(calibration: str, upscale: int, limit: int | None = None) -> list[Any]:
     """The low-resolution images of a folder, or the bundled photographs for `samples`."""
     if calibration == samples.NAME:
-        return samples.calibration_images(upscale)[:limit]
+        return samples.calibration_images(upscale, limit)
     return read_lr_images(calibration, limit)

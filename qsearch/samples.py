@@ -21,15 +21,15 @@ def photograph(name: str) -> NDArray[np.uint8]:
     return read_image(Path(skimage.__file__).parent / "data" / name)
 
 
-def calibration_images(upscale: int) -> list[NDArray[np.uint8]]:
-    """Low-resolution images for calibration, made by bicubic."""
-    return [downscale(mod_crop(photograph(name), upscale), upscale) for name in CALIBRATION]
+def calibration_images(upscale: int, limit: int | None = None) -> list[NDArray[np.uint8]]:
+    """Low-resolution images for calibration, made by bicubic, at most `limit`."""
+    return [downscale(mod_crop(photograph(name), upscale), upscale) for name in CALIBRATION[:limit]]
 
 
-def search_pairs(upscale: int) -> list[Pair]:
-    """Crops of 240×240 pixels with their low-resolution images."""
+def search_pairs(upscale: int, limit: int | None = None) -> list[Pair]:
+    """Crops of 240×240 pixels with their low-resolution images, at most `limit`."""
     pairs = []
-    for name, top, left in SEARCH:
+    for name, top, left in SEARCH[:limit]:
         hr = mod_crop(photograph(name)[top : top + CROP, left : left + CROP], upscale)
         pairs.append(Pair(f"{Path(name).stem}_{top}_{left}", downscale(hr, upscale), hr, "MATLAB bicubic"))
     return pairs

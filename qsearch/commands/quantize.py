@@ -17,6 +17,7 @@ from qsearch.integer.onnx_export import save_onnx
 from qsearch.integer.storage import save_program
 from qsearch.models import load
 from qsearch.network import CalibratedNetwork
+from qsearch.passes import prepare, sites
 from qsearch.run import calibration_images, pairs_of
 
 SUMMARY, ALLOCATION, ONNX = "quantized.json", "allocation.json", "model.onnx"
@@ -43,11 +44,13 @@ def quantize_model(
         raise QsearchError(f"--onnx must be qdq or exact, not {onnx!r}")
     require_free(out)
     loaded = load(model)
+    found = sites(prepare(loaded.module))
+    allocation = Allocation.load(allocation_file) if allocation_file else parse_bits(bits, found)
+    allocation.check(found)
     pairs = pairs_of(images, loaded.upscale, limit)
     with bar(console, "calibrating") as progress:
         lr_images = calibration_images(calibration, loaded.upscale, limit)
         network = CalibratedNetwork.make(loaded, lr_images, progress=progress)
-    allocation = Allocation.load(allocation_file) if allocation_file else parse_bits(bits, network.sites)
     program = network.program(allocation)
     result = evaluate(HostNetwork(program).run, pairs, loaded.upscale)
     floating = evaluate(loaded.run, pairs, loaded.upscale)

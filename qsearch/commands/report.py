@@ -1,5 +1,6 @@
 """`qsearch report`: gathers what the page shows from a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ def report_run(run_folder: Path, out: Path | None, console: Console, artefact: P
     return page
 
 
-def gather(run: Run, artefact: Path | None = None) -> ReportData:
-    """Everything that a run's folder says; the crops are upscaled anew."""
+def gather(run: Run, artefact: Path | None = None, pictures: Sequence[Pair] | None = None) -> ReportData:
+    """Everything that a run's folder says; the crops, of `pictures` or the run's own images, are upscaled anew."""
     folder = run.folder / "search"
     history, network = load_history(folder), run.network()
     winner = selected_point(run) if (run.folder / SELECTED).is_file() else None
@@ -45,15 +46,15 @@ def gather(run: Run, artefact: Path | None = None) -> ReportData:
         winner=winner,
         reason=str(read_json(run.folder / SELECTED)["reason"]) if winner else "",
         sensitivity=read_sensitivity(folder / SENSITIVITY),
-        crops=_crops(run, network, winner) if winner else (),
+        crops=_crops(run, network, winner, pictures or run.pairs) if winner else (),
         commands=_commands(artefact) if artefact else (),
     )
 
 
-def _crops(run: Run, network: CalibratedNetwork, winner: Point) -> list[Crop]:
+def _crops(run: Run, network: CalibratedNetwork, winner: Point, pictures: Sequence[Pair]) -> list[Crop]:
     host = HostNetwork(network.program(winner.allocation), run.config.threads)
     label = bits_label(winner.allocation)
-    return [_crop(run, pair, host.run(pair.lr), label) for pair in run.pairs[:CROPS]]
+    return [_crop(run, pair, host.run(pair.lr), label) for pair in pictures[:CROPS]]
 
 
 def _crop(run: Run, pair: Pair, result: NDArray[np.uint8], label: str) -> Crop:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qsearch.allocation import Allocation
+from qsearch.allocation import Allocation, Site
 from qsearch.commands.progress import bar
 from qsearch.cost import float_bitops
 from qsearch.errors import QsearchError
@@ -18,6 +18,7 @@ from qsearch.images import resize_bicubic
 from qsearch.network import CalibratedNetwork
 from qsearch.run import Run
 from qsearch.search import Point, front, human, load_history, parse_budget, parse_objectives, run_search, select
+from qsearch.target import Limits, load_target
 
 SELECTED = "selected.json"
 
@@ -33,7 +34,7 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
     names = [objective.name for objective in objectives]
     history = run_search(
         run.folder / "search",
-        network.sites,
+        within(network.sites, load_target(run.config.target).limits),
         measurer,
         network.coster(run.config.size, names),
         objectives,
@@ -50,6 +51,15 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
         "trials": len(history.points),
         "front": [{"point": point.number, **point.metrics} for point in found],
     }
+
+
+def within(sites: Sequence[Site], limits: Limits) -> list[Site]:
+    """The sites with only those choices that the target's kernels take; fixed sites stay."""
+    allowed = range(limits.min_bits, limits.max_bits + 1)
+    return [
+        site.model_copy(update={"choices": tuple(bits for bits in site.choices if bits in allowed) or site.choices})
+        for site in sites
+    ]
 
 
 def _conditions(run: Run) -> dict[str, str]:

@@ -37,12 +37,15 @@ class Patches:
                 f"give larger images or a smaller patch (now {self.patch} low-resolution pixels)"
             )
         self.skipped = len(files) - len(self.hr)
+        # Every patch position is equally likely, so that large images count for more than small ones.
+        positions = np.array([(h - self.patch + 1) * (w - self.patch + 1) for h, w, _ in (x.shape for x in self.lr)])
+        self.likelihood = positions / positions.sum()
 
     def batch_of(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Input `[B, 3, P, P]` and target of one iteration, float32 in 0…white."""
         random = np.random.default_rng([self.seed, iteration])
         lr, hr = [], []
-        for index in random.integers(len(self.hr), size=self.batch):  # small images count as much as large ones
+        for index in random.choice(len(self.hr), self.batch, p=self.likelihood):
             height, width, _ = self.lr[index].shape
             top, left = random.integers(height - self.patch + 1), random.integers(width - self.patch + 1)
             turn = int(random.integers(8))

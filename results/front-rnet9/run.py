@@ -9,11 +9,13 @@ never saw. Writes table.json, report.html, front.svg, crop.png and README.md her
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from qsearch import samples
 from qsearch.allocation import uniform
 from qsearch.commands.report import gather
 from qsearch.commands.search import search_run, select_point
@@ -86,6 +88,7 @@ def main() -> None:
     data = shared_data()
     if data is None:
         raise SystemExit("the benchmark data folder ../shared/data is not beside this checkout")
+    data = Path(os.path.relpath(data))  # what the page says should hold on another machine, too
     console = Console(stderr=True)
     model = str(data / "weights" / "rnet9_x4.pt")
     config = RunConfig(
@@ -97,10 +100,10 @@ def main() -> None:
     rows = [compare(history.points, bits, network) for bits in UNIFORM]
     unseen(network, rows, history.points, data)
     select_point([folder], {"max_drop_db": 0.2}, console)
-    shown = gather(run)
+    shown = gather(run, pictures=samples.search_pairs(4))
     write_report(HERE / "report.html", shown)
     save_front(HERE / "front.svg", shown, "bitops")
-    save_crop(HERE / "crop.png", shown.crops[0])
+    save_crop(HERE / "crop.png", shown.crops[1])
     write(rows, history, len(front(history.points, history.objectives)))
 
 

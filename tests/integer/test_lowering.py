@@ -1,5 +1,8 @@
 """The integer contract: the program computes what the fake-quantized graph shows, in integers, for every allocation."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -61,7 +64,7 @@ def allocations(draw: st.DrawFn, among: list[Calibration] = CALIBRATIONS) -> tup
     return calibration, Allocation(sites=chosen)
 
 
-@settings(max_examples=25, deadline=None, report_multiple_bugs=False)
+@settings(max_examples=20, deadline=None)
 @given(allocations(SHALLOW))
 def test_the_program_is_the_fake_quantized_graph_in_integers(case: tuple[Calibration, Allocation]) -> None:
     """Only near-ties, frequent where few values meet few values, can fall to the other side."""
@@ -72,15 +75,15 @@ def test_the_program_is_the_fake_quantized_graph_in_integers(case: tuple[Calibra
     assert (result != shown).float().mean() < 0.1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(allocations())
-def test_stored_and_exact_onnx_give_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, case: tuple[Calibration, Allocation]) -> None:  # fmt: skip
+def test_stored_and_exact_onnx_give_the_same_bytes(case: tuple[Calibration, Allocation]) -> None:
     calibration, allocation = case
     program = lower(calibration, allocation)
     expected = run_program(program, IMAGE)
-    folder = tmp_path_factory.mktemp("program")
-    save_program(program, folder)
-    assert torch.equal(run_program(load_program(folder), IMAGE), expected)
+    with tempfile.TemporaryDirectory() as folder:
+        save_program(program, folder)
+        assert torch.equal(run_program(load_program(folder), IMAGE), expected)
     session = onnxruntime.InferenceSession(export_onnx(program, "exact").SerializeToString())
     assert np.array_equal(session.run(None, {"image": IMAGE.numpy()})[0], expected.numpy())
 
@@ -142,10 +145,9 @@ def test_an_allocation_of_another_network_is_refused() -> None:
         lower(CALIBRATIONS[0], allocation)
 
 
-def test_a_damaged_program_file_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("damaged")
-    save_program(lower(CALIBRATIONS[2], uniform(sites(CALIBRATIONS[2].graph), 8, 8)), folder)
-    parameters = folder / "program.safetensors"
+def test_a_damaged_program_file_is_named(tmp_path: Path) -> None:
+    save_program(lower(CALIBRATIONS[2], uniform(sites(CALIBRATIONS[2].graph), 8, 8)), tmp_path)
+    parameters = tmp_path / "program.safetensors"
     parameters.write_bytes(parameters.read_bytes()[:100])
     with pytest.raises(QsearchError, match=r"program\.safetensors"):
-        load_program(folder)
+        load_program(tmp_path)
