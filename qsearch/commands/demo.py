@@ -19,13 +19,14 @@ from qsearch.run import Run, RunConfig
 from qsearch.target import load_target
 
 MODEL = "abpn_x3"
+OBJECTIVES = "psnr_y_db,latency_ms,bitops,weight_bytes"
 SIZE = (360, 640)
 MAX_DROP_DB = 0.25
 
 
 def run_demo(out: Path, budget: str, console: Console) -> dict[str, Any]:
     """Search, select, compile, verify, bench, upscale and report into `out`; the same call continues and redoes."""
-    config = RunConfig(MODEL, samples.NAME, samples.NAME, "psnr_y_db,bitops,weight_bytes", size=SIZE)
+    config = RunConfig(MODEL, samples.NAME, samples.NAME, OBJECTIVES, size=SIZE)
     run = Run.create(out, config)
     console.rule("search")
     found = search_run(run, budget, console)

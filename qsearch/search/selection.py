@@ -8,6 +8,9 @@ from qsearch.errors import QsearchError
 from qsearch.search.history import History, Point, load_history
 from qsearch.search.objective import OBJECTIVES, human
 
+_NOISE = {"latency_ms": 0.03}
+"""Relative differences that are no difference: a measured latency decides only beyond them."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -30,8 +33,9 @@ def select(
     """The trial that fits the limits best.
 
     With a bound on quality (`min_psnr_db`, or `max_drop_db` below the best float network of the runs) it is the fastest
-    trial that keeps it, or where latency was not measured the cheapest by the first cost among the objectives; with
-    bounds on costs alone it is the trial of the highest PSNR. Every finished trial counts, not only the front.
+    trial that keeps it (of trials within 3 % of the fastest, the cheapest by the next cost), or where latency was not
+    measured the cheapest by the first cost among the objectives; with bounds on costs alone it is the trial of the
+    highest PSNR. Every finished trial counts, not only the front.
 
     Raises `QsearchError` without any limit, for runs that cannot be compared, for a limit on what a run did not
     measure, and when nothing meets the limits: then it names the nearest.
@@ -61,8 +65,17 @@ def select(
         raise QsearchError(_nearest(candidates, limits))
     if floor is None:
         return max(fitting, key=lambda choice: choice.point.metrics["psnr_y_db"])
-    cost = _cost_to_spare(runs)
-    return min(fitting, key=lambda choice: (choice.point.metrics[cost], -choice.point.metrics["psnr_y_db"]))
+    return _cheapest(fitting, _costs_to_spare(runs))
+
+
+def _cheapest(fitting: Sequence[Selection], costs: Sequence[str]) -> Selection:
+    """The least by the first cost; where that is only measured, the next cost decides among those within its noise."""
+    first, *others = costs
+    if first in _NOISE and others:
+        least = min(choice.point.metrics[first] for choice in fitting)
+        fitting = [choice for choice in fitting if choice.point.metrics[first] <= least * (1 + _NOISE[first])]
+        first = others[0]
+    return min(fitting, key=lambda choice: (choice.point.metrics[first], -choice.point.metrics["psnr_y_db"]))
 
 
 def _check_comparable(runs: Sequence[History]) -> None:
@@ -90,15 +103,15 @@ def _quality_floor(runs: Sequence[History], min_psnr_db: float | None, max_drop_
     return max(floors, default=None)
 
 
-def _cost_to_spare(runs: Sequence[History]) -> str:
-    """Latency where every trial has it, else the first cost that is an objective of every run."""
-    if all("latency_ms" in point.metrics for run in runs for point in run.points):
-        return "latency_ms"
+def _costs_to_spare(runs: Sequence[History]) -> list[str]:
+    """Latency where every trial has it, then the costs that are objectives of every run."""
     shared = set.intersection(*({objective.name for objective in run.objectives} for run in runs))
-    for name, objective in OBJECTIVES.items():
-        if name in shared and objective.direction == "minimize":
-            return name
-    raise QsearchError("the runs have no cost in common: select from runs with the same objectives")
+    if all("latency_ms" in point.metrics for run in runs for point in run.points):
+        shared.add("latency_ms")
+    found = [name for name, objective in OBJECTIVES.items() if name in shared and objective.direction == "minimize"]
+    if not found:
+        raise QsearchError("the runs have no cost in common: select from runs with the same objectives")
+    return found
 
 
 def _excess(point: Point, limits: dict[str, float]) -> float:

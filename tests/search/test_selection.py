@@ -74,3 +74,20 @@ def test_runs_on_different_images_are_not_compared(runs: tuple[History, History]
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(QsearchError, match="holds no search"):
         select([tmp_path], max_drop_db=1.0)
+
+
+def test_latencies_within_their_noise_are_ties_and_the_next_cost_decides(tmp_path: Path) -> None:
+    """A few tenths of a percent between two measured latencies are no reason to take more BitOPs."""
+    run = run_search(
+        tmp_path / "timed",
+        SITES,
+        lambda a: {**measure(a), "latency_ms": 10.0 - 1e-5 * cost(a)["bitops"]},
+        cost,
+        parse_objectives("psnr_y_db,latency_ms,bitops"),
+        Budget(trials=20),
+        conditions=CONDITIONS,
+    )
+    chosen = select([run.folder], min_psnr_db=30.0).point
+    fitting = [p for p in run.points if p.metrics["psnr_y_db"] >= 30.0]
+    assert chosen.metrics["bitops"] == min(p.metrics["bitops"] for p in fitting)
+    assert chosen.metrics["latency_ms"] > min(p.metrics["latency_ms"] for p in fitting)
