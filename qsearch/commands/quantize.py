@@ -10,6 +10,7 @@ from rich.console import Console
 from qsearch.allocation import Allocation, Site, uniform
 from qsearch.commands.progress import bar
 from qsearch.compile.host import HostNetwork
+from qsearch.cost import ops_fqsr
 from qsearch.errors import QsearchError
 from qsearch.evaluation import evaluate
 from qsearch.files import require_free, staged_folder, write_json
@@ -59,7 +60,7 @@ def quantize_model(
         "upscale": loaded.upscale,
         "score": asdict(result),
         "float_score": asdict(floating),
-        "costs": {"size": DEFAULT_SIZE, **network.coster(DEFAULT_SIZE, ["peak_bytes"])(allocation)},
+        "costs": _costs(network, allocation),
     }
     with staged_folder(out) as folder:
         save_program(program, folder)
@@ -72,6 +73,14 @@ def quantize_model(
         f"on {result.images} images ({result.protocol})"
     )
     return {"out": str(out), **summary}
+
+
+def _costs(network: CalibratedNetwork, allocation: Allocation) -> dict[str, Any]:
+    """All costs at the default size; `ops_fqsr` (10⁹) takes the bits of each convolution's input, as FQSR does."""
+    layers = network.layers(DEFAULT_SIZE)
+    input_bits = {layer.name: allocation.bits(f"{layer.name}.input") for layer in layers}
+    costs = network.coster(DEFAULT_SIZE, ["peak_bytes"])(allocation)
+    return {"size": DEFAULT_SIZE, **costs, "ops_fqsr": ops_fqsr(layers, input_bits)}
 
 
 def parse_bits(text: str, sites: list[Site]) -> Allocation:

@@ -8,7 +8,7 @@ from qsearch.errors import QsearchError
 from qsearch.search.history import History, Point, load_history
 from qsearch.search.objective import OBJECTIVES, human
 
-_NOISE = {"latency_ms": 0.03}
+_NOISE = {"latency_ms": 0.05}
 """Relative differences that are no difference: a measured latency decides only beyond them."""
 
 
@@ -33,7 +33,7 @@ def select(
     """The trial that fits the limits best.
 
     With a bound on quality (`min_psnr_db`, or `max_drop_db` below the best float network of the runs) it is the fastest
-    trial that keeps it (of trials within 3 % of the fastest, the cheapest by the next cost), or where latency was not
+    trial that keeps it (of trials within 5 % of the fastest, the cheapest by the next cost), or where latency was not
     measured the cheapest by the first cost among the objectives; with bounds on costs alone it is the trial of the
     highest PSNR. Every finished trial counts, not only the front.
 
