@@ -12,6 +12,9 @@ from typing import Any
 from qsearch.errors import QsearchError
 from qsearch.host import detect_host
 
+PAUSE_S = 0.05
+"""Rest before each sample: a thread pool that still waits in a loop for work would take a core from its rival."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -122,6 +125,7 @@ def _repeats(function: Callable[[], Any], min_sample_ms: float) -> int:
 
 
 def _sample_ms(function: Callable[[], Any], repeats: int) -> float:
+    time.sleep(PAUSE_S)
     start = time.perf_counter()
     for _ in range(repeats):
         function()

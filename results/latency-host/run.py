@@ -32,7 +32,7 @@ from qsearch.network import CalibratedNetwork
 from qsearch.passes import prepare
 
 SIZE = (180, 320)
-ROUNDS, EVALUATION_ROUNDS = 15, 5
+ROUNDS, EVALUATION_ROUNDS = 15, 3
 LIMITS = {1: 0.62, 2: 0.5}
 PEAK_SHARE, EVALUATION_LIMIT = 0.85, 0.35
 HERE = Path(__file__).parent
