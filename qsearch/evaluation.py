@@ -11,7 +11,7 @@ from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.images import Pair, read_pairs
 from qsearch.measure.timers import interleave
-from qsearch.metrics import Protocol, evaluate_pair, luma
+from qsearch.metrics import Protocol, evaluate_pair, luma, psnr
 from qsearch.network import CalibratedNetwork
 
 Upscaler = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -39,10 +39,10 @@ def evaluate(upscale_image: Upscaler, pairs: Sequence[Pair], upscale: int) -> Sc
     for pair in pairs:
         result = upscale_image(pair.lr)
         quality = evaluate_pair(result, pair.hr, protocol)
-        rgb = evaluate_pair(result, pair.hr, Protocol("rgb", upscale)).psnr_db
+        rgb = psnr(result, pair.hr, Protocol("rgb", upscale))
         rows.append((quality.psnr_db, quality.ssim, rgb, _mse(result, pair.hr, upscale)))
-    psnr, ssim, rgb, mse = (float(value) for value in np.mean(rows, axis=0))
-    return Score(psnr, ssim, rgb, mse, len(rows), str(protocol))
+    psnr_y_db, ssim_y, psnr_rgb_db, mse = (float(value) for value in np.mean(rows, axis=0))
+    return Score(psnr_y_db, ssim_y, psnr_rgb_db, mse, len(rows), str(protocol))
 
 
 def read_image_pairs(folder: str, upscale: int, limit: int | None = None) -> list[Pair]:
@@ -85,8 +85,8 @@ class Measurer:
         for pair in self.pairs:
             mse = _mse(host.run(pair.lr), pair.hr, protocol.crop)
             rows.append((10 * np.log10(255.0**2 / max(mse, 1e-10)), mse))
-        psnr, mse = (float(value) for value in np.mean(rows, axis=0))
-        measured = {"psnr_y_db": psnr, "mse": mse}
+        psnr_y_db, mse = (float(value) for value in np.mean(rows, axis=0))
+        measured = {"psnr_y_db": psnr_y_db, "mse": mse}
         if self.latency_size is not None:
             measured["latency_ms"] = self._latency_ms(host, self.latency_size)
         return measured

@@ -51,7 +51,7 @@ class _Lowering:
         self.source = calibration.graph
         self.root = nn.Module()
         self.graph = Graph()
-        self.accumulators: dict[Node, tuple[Node, FusedConv, NDArray[np.float32], NDArray[np.int64]]] = {}
+        self.accumulators: dict[Node, tuple[Node, NDArray[np.float32], NDArray[np.int64]]] = {}
         self.weight_scales: dict[str, Tensor] = {}
         self.quantized: dict[tuple[Node, Grid], Node] = {}
 
@@ -139,7 +139,7 @@ class _Lowering:
             acc = self.graph.call_function(
                 ops.add_skip, (acc, skip.node, self._parameter(conv, f"k{index}", k.astype(np.int32)))
             )
-        self.accumulators[node] = (acc, conv, product, shift)
+        self.accumulators[node] = (acc, product, shift)
 
     def _shift(
         self,
@@ -180,7 +180,7 @@ class _Lowering:
         return grids
 
     def _requantize(self, node: Node, conv: FusedConv, grid: Grid) -> Node:
-        acc, _, product, shift = self.accumulators[node]
+        acc, product, shift = self.accumulators[node]
         if conv.activation == "relu":
             grid = grid.clipped(0.0, None)
         elif conv.activation == "clip":
