@@ -11,7 +11,11 @@ from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
 
 SiteKind = Literal["weight", "input", "skip"]
+QuantizerKind = Literal["uniform", "piecewise"]
 Observer = Literal["minmax", "percentile", "mse"]
+
+
+MIN_PIECEWISE_BITS = 3
 
 
 class Site(BaseModel):
@@ -32,7 +36,8 @@ class SiteAllocation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: int = Field(ge=2, le=8)
-    quantizer: Literal["uniform"] = "uniform"
+    quantizer: QuantizerKind = "uniform"
+    """`piecewise` has coarser steps for outliers (see `qsearch.quant.piecewise`); for activations of 3 bits or more."""
     observer: Observer | None = None
     """How the range is found; None takes the default (see `qsearch.quant.calibration`)."""
 
@@ -68,6 +73,15 @@ class Allocation(BaseModel):
         for name, site in expected.items():
             if self.bits(name) not in site.choices:
                 raise QsearchError(f"site {name} cannot have {self.bits(name)} bits: it allows {list(site.choices)}")
+            self._check_piecewise(site)
+
+    def _check_piecewise(self, site: Site) -> None:
+        if self.sites[site.name].quantizer == "uniform":
+            return
+        if site.kind == "weight" or len(site.choices) == 1:
+            raise QsearchError(f"site {site.name} cannot be piecewise: only activations with a choice of bits can")
+        if self.bits(site.name) < MIN_PIECEWISE_BITS:
+            raise QsearchError(f"site {site.name} cannot be piecewise with less than {MIN_PIECEWISE_BITS} bits")
 
     def to_json(self) -> str:
         """One line per site, stable order."""

@@ -122,6 +122,40 @@ def quantize(
     finish(quantize_model(model, out, bits, allocation, calibration, images, limit, onnx, console))
 
 
+@app.command("finetune")
+def finetune_command(
+    source: Annotated[str, typer.Argument(help="A run folder (its selected point), or a model as for `quantize`.")],
+    out: OutOption,
+    point: Annotated[
+        int | None, typer.Option(help="Number of a point of the run instead of the selected one.")
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Of a model: uniform bits such as w4a4.")] = "w4a4",
+    allocation: Annotated[Path | None, typer.Option(help="Of a model: allocation file instead of uniform bits.")] = None,
+    quantizer: Annotated[
+        str, typer.Option(help="Of a model without allocation: uniform, piecewise, or better (of the two, by site).")
+    ] = "better",
+    calibration: CalibrationOption = "samples",
+    images: ImagesOption = "samples",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each folder.")] = 100,
+    iterations: Annotated[int | None, typer.Option(min=0, help="Optimizer steps.")] = None,
+    fixed_weights: Annotated[bool, typer.Option(help="Train the quantizers alone: no rounding, no bias.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the crops.")] = 0,
+) -> None:
+    """Fine-tune quantizers against the float network, without ground truth; keep the result only where it is better."""
+    from qsearch.commands.finetune import finetune_and_store, from_model, from_run, is_run
+    from qsearch.quant.finetune_settings import settings_of
+
+    if quantizer not in ("uniform", "piecewise", "better"):
+        raise QsearchError(f"--quantizer must be uniform, piecewise or better, not {quantizer!r}")
+    settings = settings_of(iterations, fixed_weights, seed)
+    if is_run(source):
+        polish = from_run(Path(source), point, limit, console)
+    else:
+        kind = None if quantizer == "better" else quantizer
+        polish = from_model(source, bits, allocation, kind, calibration, images, limit, console)  # type: ignore[arg-type]
+    finish(finetune_and_store(polish, out, settings, console))
+
+
 @app.command()
 def search(
     model: ModelOption,
@@ -129,7 +163,10 @@ def search(
     images: ImagesOption = "samples",
     calibration: CalibrationOption = "samples",
     objectives: Annotated[
-        str, typer.Option(help="psnr_y_db and costs out of latency_ms, bitops, weight_bytes, peak_bytes.")
+        str,
+        typer.Option(
+            help="psnr_y_db and costs out of latency_ms, latency_modelled_ms, bitops, weight_bytes, peak_bytes."
+        ),
     ] = "psnr_y_db,bitops",
     budget: Annotated[str | None, typer.Option(help="Time, as in 90s, 10m, 2h.")] = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials.")] = None,
@@ -137,6 +174,12 @@ def search(
     limit: Annotated[int | None, typer.Option(min=1, help="Measure on the first images only.")] = None,
     threads: ThreadsOption = None,
     target: Annotated[str, typer.Option(help="Target name or file.")] = "host",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Target name or file of a device that measures latency or, emulated, checks bytes; give it several times for several."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of calibration crops and sampler.")] = 0,
 ) -> None:
     """Search the bits of every weight, input and skip operand; kill it at any time and continue by the same command."""
@@ -146,8 +189,11 @@ def search(
 
     if (budget is None) == (trials is None):
         raise QsearchError("give either --budget (such as 10m) or --trials (such as 200)")
-    load_target(target)
-    config = RunConfig(model, images, calibration, objectives, parse_size(size), target, threads, limit, seed=seed)
+    local = load_target(target).reach.kind == "local"
+    devices = tuple(device or (() if local or "latency_ms" not in objectives else [target]))
+    config = RunConfig(
+        model, images, calibration, objectives, parse_size(size), target, threads, limit, seed=seed, devices=devices
+    )
     run = Run.create(out, config)
     finish(search_run(run, budget or str(trials), console))
 
@@ -156,6 +202,9 @@ def search(
 def select(
     runs: Annotated[list[Path], typer.Argument(help="One or several run folders.")],
     max_latency_ms: Annotated[float | None, typer.Option(help="Best PSNR within this latency.")] = None,
+    max_latency_modelled_ms: Annotated[
+        float | None, typer.Option(help="Best PSNR within this latency, as modelled for a board that is not there.")
+    ] = None,
     min_psnr_db: Annotated[float | None, typer.Option(help="Cheapest with at least this PSNR.")] = None,
     max_drop_db: Annotated[float | None, typer.Option(help="Cheapest within this drop from the float network.")] = None,
     max_weight_bytes: Annotated[float | None, typer.Option(help="Limit on the packed weights.")] = None,
@@ -165,7 +214,8 @@ def select(
     """Choose a point of the front under limits; the choice is kept in the run folder for `compile` and `report`."""
     from qsearch.commands.search import select_point
 
-    limits = {"max_latency_ms": max_latency_ms, "min_psnr_db": min_psnr_db, "max_drop_db": max_drop_db,
+    limits = {"max_latency_ms": max_latency_ms, "max_latency_modelled_ms": max_latency_modelled_ms,
+              "min_psnr_db": min_psnr_db, "max_drop_db": max_drop_db,
               "max_weight_bytes": max_weight_bytes, "max_bitops": max_bitops, "max_peak_bytes": max_peak_bytes}  # fmt: skip
     finish(select_point(runs, {name: value for name, value in limits.items() if value is not None}, console))
 
@@ -189,35 +239,130 @@ def compile_command(
 
 
 @app.command()
-def verify(artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.")]) -> None:
+def verify(
+    artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.")],
+    target: Annotated[
+        str | None, typer.Option(help="Also run it on the device of this target (name or file), emulated or not.")
+    ] = None,
+) -> None:
     """Check every file's SHA-256 and that executable, golden images and integer reference agree byte for byte."""
     from qsearch.compile.run_artefact import verify as verify_artefact
 
     result = verify_artefact(artefact)
     if not result.ok:
         raise QsearchError(f"{artefact} failed: {'; '.join(result.problems)}")
-    console.print(f"{artefact}: {result.files} files, golden bytes and integer reference agree")
-    finish({"artefact": str(artefact), "files": result.files, "ok": True})
+    if target is not None:
+        from qsearch.measure.devices import open_device
+        from qsearch.target import load_target
+
+        with open_device(load_target(target)) as device:
+            there = device.verify(artefact)
+        if not there.ok:
+            raise QsearchError(f"{artefact} failed: {'; '.join(there.problems)}")
+        console.print(f"{artefact}: golden bytes agree on device {device.target.name}")
+    ran = f"golden bytes ({result.runner})" if result.runner else "golden bytes (executable not run)"
+    console.print(f"{artefact}: {result.files} files, {ran} and integer reference agree")
+    if result.not_run:
+        console.print(f"[yellow]the executable was not run:[/] {result.not_run}")
+    finish(
+        {
+            "artefact": str(artefact),
+            "files": result.files,
+            "ok": True,
+            "runner": result.runner,
+            "not_run": result.not_run,
+        }
+    )
 
 
 @app.command()
 def bench(
-    artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.")],
+    artefact: Annotated[
+        Path, typer.Argument(help="Folder of an artefact; with --against also a model or a configuration.")
+    ],
     size: SizeOption = "320x180",
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 20,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rounds; 128, or 15 with --against.")
+    ] = None,
     threads: ThreadsOption = None,
     target: Annotated[str | None, typer.Option(help="Target name or file; the artefact's by default.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Another artefact to take turns with; gives the ratio.")
+    ] = None,
+    ci: Annotated[
+        str, typer.Option(help="Repeat until the 95 % confidence interval is within this of the median.")
+    ] = "2%",
+    seconds: Annotated[float, typer.Option(help="Begin no further round after so long.")] = 60.0,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Runtimes to compare with: onnxruntime, openvino, litert, ncnn, torch, onnxruntime-fp32."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="With --against: the float network of the artefact.")] = None,
+    bits: Annotated[str, typer.Option(help="With --against: weight and activation bits of a model.")] = "w8a8",
+    calibration: CalibrationOption = "samples",
+    litert_model: Annotated[Path | None, typer.Option(help="With --against: the .tflite file LiteRT runs.")] = None,
+    report: Annotated[Path | None, typer.Option(help="With --against: a page with table and plot.")] = None,
 ) -> None:
-    """Time an artefact as its own process on this machine; the latency and its conditions go into the manifest."""
+    """Time an artefact as its own process on a device; the latency and its conditions go into the manifest.
+
+    With `--against` the network runs in this process beside other runtimes, in interleaved rounds.
+    """
+    if against is not None:
+        from qsearch.commands.against import bench_against
+
+        finish(bench_against(str(artefact), against, parse_size(size), rounds or 15, threads, model, bits,
+                             calibration, litert_model, report, console))  # fmt: skip
+        return
     from qsearch.compile.manifest import read_manifest, record_latency
     from qsearch.measure.devices import open_device
     from qsearch.target import load_target
 
-    device = open_device(load_target(target or read_manifest(artefact)["target"]["name"]))
-    result = device.bench(artefact, rounds, parse_size(size), threads)
+    limit = parse_share(ci)
+    with open_device(load_target(target or read_manifest(artefact)["target"]["name"])) as device:
+        result = device.bench(
+            artefact, rounds or 128, parse_size(size), threads, reference=reference, ci_limit=limit, seconds=seconds
+        )
     record_latency(artefact, result)
-    console.print(f"{result.latency_ms:.2f} ms median at {size}, {result.conditions.threads} threads")
+    within = "within" if result.converged else "not within"
+    console.print(
+        f"{result.latency_ms:.2f} ms median ({result.low_ms:.2f} to {result.high_ms:.2f}) at {size}, "
+        f"{result.conditions.threads} threads, {result.conditions.rounds} rounds; {within} {ci}"
+    )
+    if result.ratio is not None:
+        ratio = result.ratio
+        console.print(f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) of the time of {reference}")
     finish(asdict(result))
+
+
+@app.command("rpc-tracker")
+def rpc_tracker(
+    host: Annotated[str, typer.Option(help="Address to listen on. RPC has no authentication.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9190,
+) -> None:
+    """Run TVM's RPC tracker, which knows the boards; needs the extra `rpc`."""
+    from qsearch.commands.rpc import run_tracker
+
+    run_tracker(host, port, console)
+
+
+@app.command("rpc-server")
+def rpc_server(
+    key: Annotated[str, typer.Option(help="Name under which the board registers.")] = "board",
+    target: Annotated[str, typer.Option(help="Target name or file: what the board is.")] = "host",
+    tracker: Annotated[str, typer.Option(help="Address of the tracker.")] = "127.0.0.1:9190",
+    host: Annotated[str, typer.Option(help="Address to listen on. RPC has no authentication.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Only build it into this folder: one static file to copy to the board.")
+    ] = None,
+) -> None:
+    """Run the RPC server of a board here, emulated for another architecture, or build it for a board without Python."""
+    from qsearch.commands.rpc import run_server, write_server
+
+    if out is not None:
+        finish(write_server(target, out))
+    else:
+        run_server(target, tracker, key, host, port, console)
 
 
 @app.command()
@@ -267,6 +412,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise QsearchError(f"size {text!r} is not width×height in pixels, such as 320x180")
     return int(height), int(width)
+
+
+def parse_share(text: str) -> float:
+    """0.02 of `2%` or `0.02`; raises `QsearchError` for what is not between 0 and 1."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise QsearchError(f"{text!r} is not a share such as 2% or 0.02")
+    return share
 
 
 def finish(result: dict[str, Any]) -> None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.fx import GraphModule
 
 from qsearch.allocation import Allocation, uniform
+from qsearch.compile import kernels, tuning
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.images import Pair, read_pairs
@@ -73,6 +75,10 @@ class Measurer:
     pairs: Sequence[Pair]
     threads: int | None = None
     latency_size: tuple[int, int] | None = None
+    on_devices: Callable[[GraphModule, Allocation], dict[str, float]] | None = field(default=None, repr=False)
+    """Further metrics from live devices, such as their `latency_ms`."""
+    model_latency: Callable[[GraphModule], float] | None = field(default=None, repr=False)
+    """Gives `latency_modelled_ms` for a device that is not there."""
     _host: HostNetwork | None = field(default=None, repr=False)
     _reference: tuple[HostNetwork, float] | None = field(default=None, repr=False)
 
@@ -89,21 +95,30 @@ class Measurer:
         measured = {"psnr_y_db": psnr_y_db, "mse": mse}
         if self.latency_size is not None:
             measured["latency_ms"] = self._latency_ms(host, self.latency_size)
+        if self.on_devices is not None:
+            measured |= self.on_devices(self.network.program(allocation), allocation)
+        if self.model_latency is not None:
+            measured["latency_modelled_ms"] = self.model_latency(self.network.program(allocation))
         return measured
 
     def host(self, allocation: Allocation) -> HostNetwork:
         """The compiled network, set to `allocation`."""
         program = self.network.program(allocation)
         if self._host is None:
-            self._host = HostNetwork(program, self.threads)
+            self._host = self._compiled(program)
         else:
             self._host.set_program(program)
         return self._host
 
+    def _compiled(self, program: GraphModule) -> HostNetwork:
+        """`program` in the fastest kernels where latency counts, else in those that suit every allocation."""
+        choose = kernels.plain if self.latency_size is None else tuning.measured(self.threads)
+        return HostNetwork(program, self.threads, choose=choose)
+
     def _latency_ms(self, host: HostNetwork, size: tuple[int, int]) -> float:
         image = np.zeros((*size, 3), np.uint8)
         if self._reference is None:
-            reference = HostNetwork(self.network.program(uniform(self.network.sites, 8, 8)), self.threads)
+            reference = self._compiled(self.network.program(uniform(self.network.sites, 8, 8)))
             alone = interleave({"reference": lambda: reference.run(image)}, LATENCY_ROUNDS)
             self._reference = reference, alone.timings["reference"].median_ms
         reference, reference_ms = self._reference

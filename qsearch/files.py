@@ -47,6 +47,31 @@ def read_json(path: Path | str) -> Any:
         raise QsearchError(f"{path} is not valid JSON: {error}") from error
 
 
+def append_line(path: Path, lines: str, flush: bool) -> None:
+    """Append whole lines; with `flush` they are on the disk when this returns. Raises `QsearchError` when it cannot."""
+    try:
+        with path.open("ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def drop_torn_tail(path: Path) -> None:
+    """Cut a last line that a kill left unfinished, so that the next line starts on its own."""
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            if content and not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+    except OSError as error:
+        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def require_free(path: Path | str) -> None:
     """Raise `QsearchError` unless the output folder `path` is absent or empty; long work asks this first."""
     path = Path(path)

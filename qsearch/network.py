@@ -14,6 +14,7 @@ from qsearch.integer.lowering import lower
 from qsearch.models import LoadedModel
 from qsearch.passes import prepare, sites
 from qsearch.quant import Calibration, calibrate
+from qsearch.quant.finetuned import FineTuned
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class CalibratedNetwork:
         """Every site in the order of the data."""
         return sites(self.calibration.graph)
 
-    def program(self, allocation: Allocation) -> GraphModule:
-        """The integer program of `allocation`."""
-        return lower(self.calibration, allocation)
+    def program(self, allocation: Allocation, finetuned: FineTuned | None = None) -> GraphModule:
+        """The integer program of `allocation`, with the parameters of `finetuned` where given."""
+        return lower(self.calibration, allocation, finetuned)
 
     def layers(self, size: tuple[int, int]) -> list[cost.Layer]:
         """The convolutions for an LR image of `size` = (height, width)."""

@@ -62,6 +62,27 @@ class SmallAnchor(nn.Module):
         return torch.clamp(nn.functional.pixel_shuffle(y, self.upscale), 0.0, 1.0)
 
 
+class SmallJoins(nn.Module):
+    """CARN and IMDN in small: joined values of several readers, split values, grouped convolutions, a joined image."""
+
+    def __init__(self, channels: int = 8, upscale: int = 2) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
+        self.grouped = nn.Conv2d(channels, channels, 3, padding=1, groups=2)
+        self.first = nn.Conv2d(2 * channels, channels, 1)
+        self.act = nn.PReLU(channels)
+        self.second = nn.Conv2d(channels - 3, channels, 3, padding=1)
+        self.last = nn.Conv2d(3 * channels + 6, 3 * upscale**2, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(upscale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = torch.relu(self.head(x))
+        joined = torch.cat([head, self.grouped(head)], 1)
+        kept, rest = torch.split(self.act(self.first(joined)), [3, self.second.in_channels], dim=1)
+        again = self.second(rest) + head
+        return self.shuffle(self.last(torch.cat([joined, kept, again, x], 1)))
+
+
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
     """The same network in evaluation mode with random statistics and slopes, activations of order one."""
     random = torch.Generator().manual_seed(seed)

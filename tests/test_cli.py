@@ -26,6 +26,7 @@ QUICK = ("--limit", 1)
 COMMANDS = [
     *("demo", "train", "eval", "quantize", "search", "select"),
     *("compile", "verify", "bench", "upscale", "report", "targets"),
+    *("rpc-tracker", "rpc-server"),
 ]
 FACTORIES = tiny.__file__
 
@@ -107,6 +108,17 @@ def test_verify_bench_and_upscale(work: Path, tmp_path: Path) -> None:
     assert (whole["height"], whole["width"]) == (80, 112)
     succeed("upscale", work / "photo.png", "--artefact", artefact, "-o", tmp_path / "tiled.png", "--tile", 20)
     assert np.array_equal(read_image(tmp_path / "tiled.png"), read_image(tmp_path / "big.png"))
+
+
+def test_bench_against_other_runtimes(work: Path, tmp_path: Path) -> None:
+    quick = ("--size", "40x30", "--rounds", 1, "--threads", 1)
+    page = tmp_path / "peers.html"
+    found = succeed("bench", work / "artefact", "--against", "torch", "--model", TINY, "--report", page, *quick)
+    assert [row["name"] for row in found["rows"]] == ["qsearch", "torch"]
+    assert "PyTorch FP32" in page.read_text()
+    assert len(succeed("bench", "abpn_f8_x2", "--against", "onnxruntime", *quick)["rows"]) == 2
+    assert "give it by --model" in refuse("bench", work / "artefact", "--against", "torch", *quick)
+    assert "no peer 'tensorrt': known are litert" in refuse("bench", TINY, "--against", "tensorrt", *quick)
 
 
 def test_an_artefact_of_ones_own_target_is_timed_with_that_target(work: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qsearch.allocation import SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.run import Run, RunConfig
 from qsearch.search import load_history
@@ -31,7 +32,8 @@ def test_a_run_is_written_with_its_calibration_and_found_again(tmp_path: Path) -
     assert again.config == CONFIG
     assert Run.create(tmp_path / "run", CONFIG).config == CONFIG
     for site in network.sites:
-        assert again.network().calibration.grid(site.name, 4) == network.calibration.grid(site.name, 4)
+        four = SiteAllocation(bits=4)
+        assert again.network().calibration.grid(site.name, four) == network.calibration.grid(site.name, four)
     assert contents(tmp_path) == before
 
 

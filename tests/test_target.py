@@ -61,8 +61,37 @@ def test_the_best_instruction_set_is_chosen(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_file_of_the_user(tmp_path: Path) -> None:
     found = load_target(write(tmp_path, GOOD))
-    assert (found.name, found.threads, found.isa, found.limits.memory_bytes) == ("pi5", 4, "generic", 268435456)
-    assert found.zig_triple == "aarch64-linux-musl"
+    assert (found.name, found.threads, found.isa, found.limits.memory_bytes) == ("pi5", 4, "arm_dotprod", 268435456)
+    assert found.zig_triple == found.library_triple == "aarch64-linux-musl"
+
+
+def test_a_weaker_instruction_set_and_another_c_library(tmp_path: Path) -> None:
+    text = GOOD.replace("threads = 4", 'threads = 4\nisa = "arm_neon"\nabi = "android"')
+    found = load_target(write(tmp_path, text))
+    assert found.isa == "arm_neon"
+    assert (found.zig_triple, found.library_triple) == ("aarch64-linux-musl", "aarch64-linux-android")
+    text = text.replace('"aarch64"', '"armv7"').replace('"asimd", "asimddp"', '"neon"').replace("arm_neon", "generic")
+    assert load_target(write(tmp_path, text)).library_triple == "arm-linux-androideabi"
+    found = load_target(write(tmp_path, text.replace('"android"', '"glibc"').replace('isa = "generic"', "")))
+    assert (found.isa, found.zig_triple) == ("armv7_neon", "arm-linux-gnueabihf")
+
+
+def test_shipped_targets() -> None:
+    isas = {target.name: target.isa for target in list_targets() if target.name != "host" and not target.gpu}
+    assert isas == {
+        "x86-64-v3": "avx2",
+        "intel-n100": "avx_vnni",
+        "raspberry-pi-2": "armv7_neon",
+        "raspberry-pi-3": "arm_neon",
+        "raspberry-pi-4": "arm_neon",
+        "raspberry-pi-5": "arm_dotprod",
+        "cortex-a53": "arm_neon",
+        "cortex-a72": "arm_neon",
+        "cortex-a76": "arm_dotprod",
+        "cortex-x1": "arm_dotprod",
+        "cortex-x2": "arm_i8mm",
+    }
+    assert all(target.source for target in list_targets() if target.name != "host")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +109,12 @@ def test_a_file_of_the_user(tmp_path: Path) -> None:
         ('"aarch64"', '"mips"', "arch: "),
         ('"pi5"', '"a pi"', "name: "),
         ("[limits]", '[reach]\nkind = "carrier pigeon"\n[limits]', "reach.kind: "),
+        ("threads = 4", 'threads = 4\nisa = "arm_i8mm"', "needs CPU features that are not listed: i8mm"),
+        ("threads = 4", 'threads = 4\nisa = "avx2"', "'avx2' is not one of aarch64: those are arm_i8mm"),
+        ("threads = 4", 'threads = 4\nisa = "neon"', "isa: "),
+        ("threads = 4", 'threads = 4\nabi = "uclibc"', "abi: "),
+        ('["asimd", "asimddp"]', "[]", "every kernel for aarch64 needs CPU feature 'asimd'"),
+        ('arch = "aarch64"', 'arch = "armv7"', "unknown CPU feature 'asimd' for armv7"),
         ("threads = 4", "threads = ", "not valid TOML"),
         ('features = ["asimd", "asimddp"]', 'features = "all"', "features: "),
     ],

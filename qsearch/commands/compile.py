@@ -16,6 +16,7 @@ from qsearch.errors import QsearchError
 from qsearch.evaluation import evaluate
 from qsearch.files import read_json, require_free
 from qsearch.integer.storage import load_program
+from qsearch.measure.modelled import choice_for
 from qsearch.run import CONFIG, Run
 from qsearch.target import load_target
 
@@ -34,14 +35,16 @@ def compile_source(
 
 def _compile_quantized(source: Path, out: Path, target: str, name: str | None, console: Console) -> dict[str, Any]:
     summary = read_json(source / SUMMARY)
+    device = load_target(target)
     build_artefact(
         load_program(source),
         out,
-        load_target(target),
+        device,
         name=name or symbol_prefix(summary["model"]),
         allocation=Allocation.load(source / ALLOCATION),
         model=Path(summary["model"]).name,
         psnr=summary["score"],
+        choose=choice_for(device),
     )
     return _done(out, summary["score"]["psnr_y_db"], console)
 
@@ -53,14 +56,16 @@ def _compile_point(
     network = run.network()
     program = network.program(allocation)
     score = evaluate(HostNetwork(program, run.config.threads).run, run.pairs, run.model.upscale)
+    device = load_target(target or run.config.target)
     build_artefact(
         program,
         out,
-        load_target(target or run.config.target),
+        device,
         name=name or symbol_prefix(run.config.model),
         allocation=allocation,
         model=run.model.name,
         psnr=asdict(score),
+        choose=choice_for(device),
     )
     return _done(out, score.psnr_y_db, console)
 

@@ -39,7 +39,8 @@ def run_demo(out: Path, budget: str, console: Console) -> dict[str, Any]:
     checked = verify(artefact)
     if not checked.ok:
         raise QsearchError(f"{artefact} failed: {'; '.join(checked.problems)}")
-    result = open_device(load_target(config.target)).bench(artefact, size=SIZE)
+    with open_device(load_target(config.target)) as device:
+        result = device.bench(artefact, size=SIZE, seconds=20.0)
     record_latency(artefact, result)
     console.print(f"640x360 → 1920x1080 in {result.latency_ms:.1f} ms on {result.conditions.threads} threads")
     console.rule("upscale, report")

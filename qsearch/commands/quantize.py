@@ -60,7 +60,7 @@ def quantize_model(
         "upscale": loaded.upscale,
         "score": asdict(result),
         "float_score": asdict(floating),
-        "costs": _costs(network, allocation),
+        "costs": quantized_costs(network, allocation),
     }
     with staged_folder(out) as folder:
         save_program(program, folder)
@@ -75,7 +75,7 @@ def quantize_model(
     return {"out": str(out), **summary}
 
 
-def _costs(network: CalibratedNetwork, allocation: Allocation) -> dict[str, Any]:
+def quantized_costs(network: CalibratedNetwork, allocation: Allocation) -> dict[str, Any]:
     """All costs at the default size; `ops_fqsr` (10⁹) takes the bits of each convolution's input, as FQSR does."""
     layers = network.layers(DEFAULT_SIZE)
     input_bits = {layer.name: allocation.bits(f"{layer.name}.input") for layer in layers}

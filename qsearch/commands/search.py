@@ -15,6 +15,7 @@ from qsearch.evaluation import Measurer, evaluate
 from qsearch.files import read_json, write_json
 from qsearch.host import detect_host
 from qsearch.images import resize_bicubic
+from qsearch.measure.pool import Pool
 from qsearch.network import CalibratedNetwork
 from qsearch.run import Run
 from qsearch.search import Point, front, human, load_history, parse_budget, parse_objectives, run_search, select
@@ -28,22 +29,22 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
     objectives = parse_objectives(run.config.objectives)
     limit = parse_budget(budget)
     pairs = run.pairs  # read before anything is written
-    with bar(console, "calibrating") as progress:
-        network = run.network(progress)
-    measurer = run.measurer(network)
-    names = [objective.name for objective in objectives]
-    history = run_search(
-        run.folder / "search",
-        within(network.sites, load_target(run.config.target).limits),
-        measurer,
-        network.coster(run.config.size, names),
-        objectives,
-        limit,
-        quality=Measurer(network, pairs, run.config.threads),
-        seed=run.config.seed,
-        conditions=_conditions(run),
-        references=_references(run, network),
-    )
+    with run.pool(console.print) as pool:
+        with bar(console, "calibrating") as progress:
+            network = run.network(progress)
+        history = run_search(
+            run.folder / "search",
+            within(network.sites, load_target(run.config.target).limits),
+            run.measurer(network, pool),
+            network.coster(run.config.size, [objective.name for objective in objectives]),
+            objectives,
+            limit,
+            quality=Measurer(network, pairs, run.config.threads),
+            predict=run.predictions(network),
+            seed=run.config.seed,
+            conditions=_conditions(run, pool),
+            references=_references(run, network),
+        )
     found = front(history.points, objectives)
     console.print(f"{len(history.points)} trials, {len(found)} on the front; {run.folder / 'search' / 'front.json'}")
     return {
@@ -62,19 +63,26 @@ def within(sites: Sequence[Site], limits: Limits) -> list[Site]:
     ]
 
 
-def _conditions(run: Run) -> dict[str, str]:
+def _conditions(run: Run, pool: Pool | None) -> dict[str, str]:
     protocol = f"Y (BT.601), {run.model.upscale} px cropped, output rounded to uint8, LR {run.pairs[0].lr_source}"
     return {
         "model": run.config.model,
         "images": f"{run.config.images} ({len(run.pairs)})",
         "protocol": protocol,
         "calibration": run.config.calibration,
-        "device": run.config.target,
-        "cpu": detect_host().cpu,
+        "device": pool.timed_on if pool and pool.timed_on else run.config.target,
+        "cpu": pool.cpu if pool and pool.cpu else _cpu(run),
+        **({"bytes checked on": pool.checked_on} if pool and pool.checked_on else {}),
+        **({"latency model": run.latency_model} if run.latency_model else {}),
         "threads": str(run.config.threads or "all"),
         "size": f"{run.config.size[1]}x{run.config.size[0]}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _cpu(run: Run) -> str:
+    """The processor that latencies are of."""
+    return load_target(run.config.target).cpu if run.latency_model else detect_host().cpu
 
 
 def _references(run: Run, network: CalibratedNetwork) -> dict[str, dict[str, float]]:

@@ -1,7 +1,8 @@
 """The artefact: a folder that upscales images without any library of ours.
 
-It holds a static executable, a C header with its static library, the integer parameters and program, golden images,
-licence notes, and a manifest with the SHA-256 of every file.
+It holds an executable, a C header with its static library, the integer parameters and program, golden images, licence
+notes, and a manifest with the SHA-256 of every file. It is built here for any target, and verified here where this
+machine runs or emulates the target's processor.
 """
 
 import os
@@ -16,17 +17,21 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from qsearch.allocation import Allocation
-from qsearch.compile import glue
+from qsearch.compile import glue, tuning
 from qsearch.compile.binaries import build_binaries
 from qsearch.compile.cache import kernel_object
-from qsearch.compile.kernels import host_target
-from qsearch.compile.manifest import FORMAT, GOLDEN, MANIFEST, digests, provenance
-from qsearch.compile.plan import OUTPUT, Plan, build
-from qsearch.compile.ppm import encode_ppm
-from qsearch.compile.run_artefact import run_executable, run_reference
+from qsearch.compile.golden import golden_image, write_golden
+from qsearch.compile.kernels import Choose, kernel_target
+from qsearch.compile.manifest import FORMAT, GOLDEN, digests, provenance, write_manifest
+from qsearch.compile.memory import check_memory, smallest_tile, tile_bytes
+from qsearch.compile.opencl import GPUS
+from qsearch.compile.opencl.embed import EmbeddedProgram
+from qsearch.compile.plan import OUTPUT, ConvSpec, Plan, build
+from qsearch.compile.weights import weight_bytes
 from qsearch.errors import QsearchError
-from qsearch.files import new_folder, write_json
+from qsearch.files import new_folder
 from qsearch.integer.storage import save_program
+from qsearch.reach import EmulatedReach
 from qsearch.target import Target
 
 DEFAULT_MEMORY_BYTES = 512 << 20
@@ -42,47 +47,38 @@ def build_artefact(
     golden: NDArray[np.uint8] | None = None,
     model: str = "",
     psnr: Mapping[str, Any] | None = None,
+    choose: Choose | None = None,
 ) -> Path:
     """Compile `program` for `target` and write the artefact to the new folder `folder`.
 
     `name` prefixes every C symbol. `golden` is the golden input, uint8 `[H, W, 3]` (a synthetic image by default).
-    `model` and `psnr` (with its protocol) are written to the manifest. The same arguments give the same bytes.
-    Raises `QsearchError` for a folder that holds anything, a name that is no C prefix, and an executable whose golden
-    output differs from the integer reference; then nothing is left behind.
+    `model` and `psnr` (with its protocol) are written to the manifest. `choose` picks every layer's algorithm, by
+    default `tuning.for_target`. The same arguments give the same bytes.
+    Where this machine can neither run nor emulate the executable, the manifest's `verified` is false and says why.
+    Raises `QsearchError` before compiling for a network that does not fit in the target's memory, a folder that holds
+    anything and a name that is no C prefix, and for an executable whose golden output differs from the integer
+    reference; then nothing is left behind.
     """
     folder = Path(folder)
-    plan = build(program, target.isa)
+    plan = build(program, target.isa)  # what needs no compiler is said before one runs
     _check_sizes(plan)
     minimum = plan.minimum_size()
     interface = glue.Interface(name, *minimum, target.limits.memory_bytes or DEFAULT_MEMORY_BYTES)
+    check_memory(plan, interface.memory_limit_bytes, target.name)
     image = golden_image(minimum) if golden is None else golden
     existed = folder.is_dir()
     new_folder(folder)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        build_binaries(plan, interface, _kernel_objects(plan, target), target.zig_triple, staging)
+        plan = build(program, target.isa, choose or tuning.for_target(target))
+        _build_binaries(plan, interface, target, staging)
         save_program(program, staging)
         if allocation is not None:
             allocation.save(staging / "allocation.json")
         shutil.copy(str(glue.RUNTIME / "LICENCES.txt"), staging)
-        manifest = {
-            "format": FORMAT,
-            "name": name,
-            "executable": name,
-            "upscale": plan.upscale,
-            "halo": plan.halo,
-            "min_height": minimum[0],
-            "min_width": minimum[1],
-            "memory_limit_bytes": interface.memory_limit_bytes,
-            "target": {"name": target.name, "arch": target.arch, "isa": plan.isa, "triple": target.zig_triple},
-            "golden": GOLDEN,
-            "float_islands": [],
-            "psnr": dict(psnr) if psnr else None,
-            "latency": [],
-            "provenance": provenance(model),
-        }
-        _write_golden(staging, image, manifest)
-        write_json(staging / MANIFEST, {**manifest, "files": digests(staging)})
+        manifest = _manifest(plan, interface, target, model, psnr)
+        manifest["verified"] = write_golden(staging, image, name, plan.halo, _emulated_cpu(target))
+        write_manifest(staging, {**manifest, "files": digests(staging)})
         os.chmod(staging, 0o755)
         os.replace(staging, folder)
     except OSError as error:
@@ -92,6 +88,38 @@ def build_artefact(
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return folder
+
+
+def _manifest(
+    plan: Plan, interface: glue.Interface, target: Target, model: str, psnr: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All but the files' digests and whether they were verified."""
+    return {
+        "format": FORMAT,
+        "name": interface.name,
+        "executable": interface.name,
+        "upscale": plan.upscale,
+        "halo": plan.halo,
+        "min_height": interface.min_height,
+        "min_width": interface.min_width,
+        "memory_limit_bytes": interface.memory_limit_bytes,
+        "smallest_tile_bytes": tile_bytes(plan, *smallest_tile(plan)),
+        "weight_bytes": weight_bytes(plan),
+        "target": {
+            "name": target.name,
+            "arch": target.arch,
+            "isa": plan.isa,
+            "abi": target.abi,
+            "triple": target.zig_triple,
+            "library_triple": target.library_triple,
+        },
+        "algorithms": {step.name: step.spec.algorithm for step in plan.steps if isinstance(step.spec, ConvSpec)},
+        "golden": GOLDEN,
+        "float_islands": [],
+        "psnr": dict(psnr) if psnr else None,
+        "latency": [],
+        "provenance": provenance(model),
+    }
 
 
 def _check_sizes(plan: Plan) -> None:
@@ -106,30 +134,16 @@ def _check_sizes(plan: Plan) -> None:
             )
 
 
+def _emulated_cpu(target: Target) -> str:
+    return target.reach.cpu if isinstance(target.reach, EmulatedReach) else "max"
+
+
+def _build_binaries(plan: Plan, interface: glue.Interface, target: Target, folder: Path) -> None:
+    engine = EmbeddedProgram(GPUS[target.gpu]) if target.gpu else None
+    objects = {} if target.gpu else _kernel_objects(plan, target)
+    build_binaries(plan, interface, objects, target.zig_triple, folder, engine, target.library_triple)
+
+
 def _kernel_objects(plan: Plan, target: Target) -> dict[str, bytes]:
-    llvm = {**host_target(plan.isa), "mtriple": target.llvm_triple}
-    return {spec.symbol: kernel_object(spec, plan.isa, llvm).read_bytes() for spec in plan.kernels}
-
-
-def golden_image(minimum: tuple[int, int], size: tuple[int, int] = (64, 96)) -> NDArray[np.uint8]:
-    """A synthetic image with flat parts, gradients, hard edges and noise: uint8 `[H, W, 3]`."""
-    height, width = max(size[0], minimum[0]), max(size[1], minimum[1])
-    y, x = np.mgrid[0:height, 0:width]
-    image = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (height + width)], axis=2)
-    image[(x // 12 + y // 12) % 3 == 0] = (255, 255, 255)
-    image[(x // 12 + y // 12) % 5 == 0] = (0, 0, 0)
-    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (height // 2, width // 2, 3))
-    image[: height // 2, : width // 2] = noise
-    return image.astype(np.uint8)
-
-
-def _write_golden(folder: Path, image: NDArray[np.uint8], manifest: Mapping[str, Any]) -> None:
-    """Golden input and output; the output is the reference's, and the executable must give the same bytes."""
-    expected = run_reference(folder, image)
-    (folder / "golden").mkdir()
-    (folder / GOLDEN["input"]).write_bytes(encode_ppm(image))
-    (folder / GOLDEN["output"]).write_bytes(encode_ppm(expected))
-    write_json(folder / MANIFEST, {**manifest, "files": {}})  # what running the executable needs
-    different = int((run_executable(folder, image) != expected).sum())
-    if different:
-        raise QsearchError(f"{different} bytes of the compiled network differ from the integer reference")
+    compiler = kernel_target(plan.isa, target.arch)
+    return {spec.symbol: kernel_object(spec, plan.isa, compiler).read_bytes() for spec in plan.kernels}

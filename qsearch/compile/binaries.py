@@ -6,33 +6,44 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from qsearch.compile import glue, link
+from qsearch.compile import android, glue, link
 from qsearch.compile.elf import rename_symbols
 from qsearch.compile.plan import Plan
+from qsearch.compile.weights import pack_parameters
 
 
 def build_binaries(
-    plan: Plan, interface: glue.Interface, kernels: Mapping[str, bytes], triple: str, folder: Path
+    plan: Plan,
+    interface: glue.Interface,
+    kernels: Mapping[str, bytes],
+    triple: str,
+    folder: Path,
+    engine: glue.Engine | None = None,
+    library_triple: str | None = None,
 ) -> None:
     """Write the executable, the header, the static library and `params.bin` to `folder`.
 
-    `kernels` are the ELF objects of the plan's kernels by their symbol.
+    `kernels` are the ELF objects of the plan's kernels by their symbol, `engine` is what calls them (by default the
+    linked functions themselves). `triple` is the executable's; the library's may name another C library, but no other
+    architecture.
     """
     name = interface.name
+    engine = engine or glue.LinkedKernels()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        block, offsets = glue.pack_parameters(plan)
-        digest = hashlib.sha256(block).hexdigest()
-        (work / "params.bin").write_bytes(block)
-        (work / f"{name}.h").write_text(glue.header(plan, interface))
-        (work / "network.c").write_text(glue.network_source(plan, interface, offsets, digest))
+        block = pack_parameters(plan)
+        digest = hashlib.sha256(block.content).hexdigest()
+        (work / "params.bin").write_bytes(block.content)
+        (work / f"{name}.h").write_text(glue.header(plan, interface, engine))
+        (work / "network.c").write_text(glue.network_source(plan, interface, engine, block.places, digest))
         (work / "executable.c").write_text(glue.main_source(interface))
-        objects = [link.compile_c("network.c", triple, work, Path(str(glue.RUNTIME)))]
+        objects = [link.compile_c("network.c", library_triple or triple, work, Path(str(glue.RUNTIME)))]
         for kernel, code in kernels.items():
             (work / f"{kernel}.o").write_bytes(rename_symbols(code, lambda original: glue.symbol(name, original)))
             objects.append(f"{kernel}.o")
         link.archive(objects, f"lib{name}.a", work)
         main = link.compile_c("executable.c", triple, work, Path(str(glue.RUNTIME)))
-        link.link_executable([main, f"lib{name}.a"], name, triple, work)
+        link_executable = android.link_executable if "android" in triple else link.link_executable
+        link_executable([main, f"lib{name}.a"], name, triple, work)
         for file in (name, f"{name}.h", f"lib{name}.a", "params.bin"):
             shutil.copy(work / file, folder)

@@ -18,30 +18,49 @@ from tvm.target import Target
 from tvm.tirx import transform
 from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_passes
 
-from qsearch.compile import kernels
+from qsearch.compile import kernels, portable
+from qsearch.compile import link as zig
 from qsearch.compile.specs import KernelSpec
 from qsearch.errors import QsearchError
 
 OBJECT = "kernel.o"
 LIBRARY = "kernel.so"
+SOURCE = "kernel.c"
 _CHECKSUMS = "checksums.json"
 _PIPELINE = "qsearch"
 
 
-def _pipeline() -> tuple[Any, Any, Any]:
+@transform.prim_func_pass(opt_level=0)
+def _registers(function: tirx.PrimFunc, module: tvm.IRModule, context: Any) -> tirx.PrimFunc:
+    """Keeps local buffers on the stack, where LLVM turns them into registers; the heap it must write to."""
+
+    def kept(statement: Any) -> Any:
+        if isinstance(statement, tirx.SeqStmt):
+            return tirx.SeqStmt([kept(part) for part in statement.seq])
+        if isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL:
+            loop = statement
+            return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, kept(loop.body))
+        if isinstance(statement, tirx.AllocBuffer) and statement.buffer.scope() == "local":
+            return tirx.AllocBuffer(statement.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
+        return statement
+
+    return function.with_body(kept(function.body))
+
+
+def pipeline() -> tuple[Any, Any, Any]:
     """The passes that hand-written loops need: TVM's default pipeline has three dozen, and takes twice as long."""
     passes = [
         transform.FlattenBuffer(),
-        transform.StorageRewrite(),  # moves local buffers out of loops, where LLVM turns them into registers
+        transform.StorageRewrite(),  # moves buffers out of loops
+        _registers,
         transform.StmtSimplify(),
-        transform.AnnotateEntryFunc(),
         transform.SplitHostDevice(),
         transform.MakePackedAPI(),
     ]
     return tvm.ir.transform.Sequential(passes), finalize_host_passes, finalize_device_passes
 
 
-tirx.register_tir_pipeline(_PIPELINE, _pipeline)
+tirx.register_tir_pipeline(_PIPELINE, pipeline)
 
 
 def default_folder() -> Path:
@@ -113,16 +132,21 @@ def _intact(entry: Path) -> bool:
         return False
 
 
-def compile_module(module: tvm.IRModule, target: Mapping[str, Any]) -> Any:
-    """The TVM runtime module of hand-written kernels, in memory."""
+def compile_module(module: tvm.IRModule, target: Mapping[str, Any], passes: str = _PIPELINE) -> Any:
+    """The TVM runtime module of hand-written kernels, in memory; `passes` names a registered TIR pipeline."""
     # Argument checks would double the code; plans hand over buffers of the right shapes.
     with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        return tirx.build(module, target=Target(dict(target)), pipeline=_PIPELINE)
+        return tirx.build(module, target=Target(dict(target)), pipeline=passes)
 
 
 def _build(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, link: bool) -> None:
-    module = tvm.IRModule({spec.symbol: kernels.prim_func(spec, isa)})
-    compile_module(module, target).write_to_file(str(folder / OBJECT), "o")
+    if isa == portable.ISA:
+        (folder / SOURCE).write_text(portable.source(spec))
+        include = (Path(str(portable.FOLDER)), Path(__file__).parent / "runtime")
+        zig.compile_c(SOURCE, target["mtriple"], folder, *include, options=("-O3", "-ffp-contract=off"))
+    else:
+        module = tvm.IRModule({spec.symbol: kernels.prim_func(spec, isa)})
+        compile_module(module, target).write_to_file(str(folder / OBJECT), "o")
     names = [OBJECT]
     if link:
         _link(folder)
@@ -139,14 +163,15 @@ def _link(folder: Path) -> None:
 
 
 def _key(spec: KernelSpec, isa: str, target: Mapping[str, Any], link: bool) -> str:
-    parts = [repr(spec), isa, json.dumps(target, sort_keys=True), tvm.__version__, str(link), _source_digest()]
+    parts = [repr(spec), isa, json.dumps(target, sort_keys=True), tvm.__version__, str(link), source_digest()]
     return _digest("\n".join(parts).encode())[:20]
 
 
 @cache
-def _source_digest() -> str:
+def source_digest() -> str:
+    """Changes with everything that the machine code of kernels depends on."""
     here = Path(__file__).parent
-    files = [Path(__file__), here / "specs.py", *sorted((here / "kernels").glob("*.py"))]
+    files = [Path(__file__), here / "specs.py", *sorted(here.glob("kernels/*.py")), *sorted(here.glob("portable/*.*"))]
     return _digest(b"".join(file.read_bytes() for file in files))
 
 

@@ -1,4 +1,4 @@
-"""Renames symbols inside an ELF object file, so that two networks with equal kernels can live in one program."""
+"""Symbols of ELF object files: renames them, so that two networks with equal kernels can live in one program."""
 
 import struct
 from collections.abc import Callable
@@ -14,14 +14,8 @@ def rename_symbols(data: bytes, rename: Callable[[str], str]) -> bytes:
     A new string table is appended and the old one left unused; relocations refer to symbols by index and stay valid.
     Handles little-endian ELF of 32 and 64 bits (System V gABI, chapter 4). Raises `QsearchError` for anything else.
     """
-    if data[:4] != b"\x7fELF" or data[5] != 1:
-        raise QsearchError("a kernel object is not little-endian ELF")
-    wide = data[4] == 2
+    wide, section, places, headers = _sections(data)
     out = bytearray(data)
-    sections_at = struct.unpack_from("<Q" if wide else "<I", data, 0x28 if wide else 0x20)[0]
-    entry_size, count = struct.unpack_from("<HH", data, 0x3A if wide else 0x2E)
-    section = struct.Struct("<IIQQQQIIQQ" if wide else "<10I")
-    headers = [list(section.unpack_from(data, sections_at + i * entry_size)) for i in range(count)]
     for header in headers:
         if header[1] != _SYMBOL_TABLE:
             continue
@@ -42,5 +36,33 @@ def rename_symbols(data: bytes, rename: Callable[[str], str]) -> bytes:
             continue
         strings[4], strings[5] = len(out), len(table)
         out += table
-        section.pack_into(out, sections_at + strings_index * entry_size, *strings)
+        section.pack_into(out, places[strings_index], *strings)
     return bytes(out)
+
+
+def symbols(data: bytes) -> tuple[set[str], set[str]]:
+    """The global and weak symbols that the object `data` defines, and those that it needs; raises as above."""
+    wide, _, _, headers = _sections(data)
+    defined: set[str] = set()
+    needed: set[str] = set()
+    for header in (header for header in headers if header[1] == _SYMBOL_TABLE):
+        strings_at = headers[header[6]][4]
+        for at in range(header[4], header[4] + header[5], header[9]):
+            name_at = strings_at + struct.unpack_from("<I", data, at)[0]
+            info_at = at + (4 if wide else 12)
+            if data[info_at] >> 4 in _GLOBAL_BINDINGS:
+                found = defined if struct.unpack_from("<H", data, info_at + 2)[0] else needed
+                found.add(data[name_at : data.index(0, name_at)].decode())
+    return defined, needed
+
+
+def _sections(data: bytes) -> tuple[bool, struct.Struct, list[int], list[list[int]]]:
+    """Whether `data` is of 64 bits, the format of section headers, where each lies, and their fields."""
+    if data[:4] != b"\x7fELF" or data[5] != 1:
+        raise QsearchError("a kernel object is not little-endian ELF")
+    wide = data[4] == 2
+    sections_at = struct.unpack_from("<Q" if wide else "<I", data, 0x28 if wide else 0x20)[0]
+    entry_size, count = struct.unpack_from("<HH", data, 0x3A if wide else 0x2E)
+    section = struct.Struct("<IIQQQQIIQQ" if wide else "<10I")
+    places = [sections_at + i * entry_size for i in range(count)]
+    return wide, section, places, [list(section.unpack_from(data, place)) for place in places]

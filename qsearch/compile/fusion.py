@@ -1,8 +1,9 @@
 """Groups the operations of an integer program into convolutions with their whole epilogue."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch.fx import GraphModule, Node
 
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
+
+IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -79,16 +82,49 @@ class Program:
             raise QsearchError(f"node '{node.name}': parameters of kernels must be buffers of the program")
         return value.detach().cpu().numpy()
 
+    def channels(self, node: Node) -> int:
+        """Channels of the value of `node`."""
+        if node.op == "placeholder":
+            return IMAGE_CHANNELS
+        call = self.call(node)
+        if is_call(node, ops.conv_acc):
+            return len(self.array(call["weight"]))
+        if is_call(node, ops.concat):
+            return sum(map(self.channels, call["tensors"]))
+        source = self.channels(node.args[0])  # type: ignore[arg-type]
+        if is_call(node, ops.pixel_shuffle):
+            return source // int(call["r"]) ** 2
+        return source * int(call["n"]) if is_call(node, ops.repeat_channels) else source
+
+    def places(self, value: Node) -> list[tuple[Node, int]]:
+        """The concatenations that hold `value`, directly or in one another, and the channels at which it begins there.
+
+        Only those that something else than a concatenation reads.
+        """
+        found = []
+        for concat in value.users:
+            if not is_call(concat, ops.concat):
+                continue
+            first = 0
+            for operand in self.call(concat)["tensors"]:
+                if operand is value:
+                    found += [(concat, first)] if any(not is_call(u, ops.concat) for u in concat.users) else []
+                    found += [(outer, start + first) for outer, start in self.places(concat)]
+                first += self.channels(operand)
+        return found
+
     def fused(self) -> list[Fused]:
         """All fused convolutions in an order in which they can run."""
-        result = []
+        result: list[Fused] = []
         for node in self.module.graph.nodes:
             if is_call(node, ops.conv_acc, ops.add_skip):
                 outputs = [output for user in node.users for output in self._stored(user)]
                 for shuffle in sorted({r for r, _ in outputs}):
                     same = tuple(output for r, output in outputs if r == shuffle)
-                    name = node.name if shuffle == 1 else f"{node.name}_shuffle{shuffle}"
                     conv, skips = self._accumulation(node)
+                    # A convolution whose values are stored before and after a skip operand makes two steps.
+                    taken = {fused.name for fused in result}
+                    name = next(n for n in _names(conv.node.name) if n not in taken)
                     result.append(Fused(name, conv, skips, same, shuffle))
         return result
 
@@ -114,6 +150,11 @@ class Program:
             stored.append((1, FusedOutput(requantize, user)))
         stored += [(int(self.call(node)["r"]), FusedOutput(requantize, node)) for node in shuffles if node.users]
         return stored
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{index}" for index in count(1))
 
 
 def is_call(node: Any, *operations: Callable[..., Any]) -> bool:

@@ -3,17 +3,18 @@
 import re
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Protocol
 
 import numpy as np
 
 from qsearch.compile.plan import INPUT, OUTPUT, Plan, Step
 from qsearch.compile.specs import ConvSpec
+from qsearch.compile.weights import Stored, Transform
 from qsearch.errors import QsearchError
 
 RUNTIME = files("qsearch.compile") / "runtime"
 _ALIGN = 64
 _TYPE_CODE = {"i": 0, "u": 1, "f": 2}
-_X86_LEVEL = {"avx2": 1, "avx_vnni": 2, "avx512_vnni": 3}
 _SHIM_SYMBOLS = ("TVMFFIErrorSetRaisedFromCStr", "__TVMBackend", "__tvm_ffi_")
 
 
@@ -35,22 +36,48 @@ class Interface:
             raise QsearchError(f"network name {self.name!r} is reserved: choose another")
 
 
+class Engine(Protocol):
+    """What the C code of a network calls its kernels with."""
+
+    files: tuple[str, ...]
+    """The runtime's sources that implement it."""
+    note: str
+    """What the header says about it."""
+
+    def declarations(self, plan: Plan, interface: Interface) -> list[str]:
+        """C that the table of steps and `files` refer to."""
+        ...
+
+    def kernel(self, interface: Interface, kernel: str) -> str:
+        """The C expression of type `qs_kernel` for a kernel's symbol."""
+        ...
+
+
+class LinkedKernels:
+    """Kernels as functions of objects that are linked to the network."""
+
+    files: tuple[str, ...] = ("params", "cpu", "threads", "shim", "engine")
+    note = ""
+
+    def declarations(self, plan: Plan, interface: Interface) -> list[str]:
+        """See `Engine.declarations`."""
+        kernels = sorted({step.spec.symbol for step in plan.steps})
+        return [
+            f"int32_t {self.kernel(interface, kernel)}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);"
+            for kernel in kernels
+        ]
+
+    def kernel(self, interface: Interface, kernel: str) -> str:
+        """See `Engine.kernel`."""
+        return symbol(interface.name, f"__tvm_ffi_{kernel}")
+
+
 def symbol(name: str, original: str) -> str:
     """The symbol in network `name` for `original` of a kernel object; functions of the C library keep theirs."""
     return f"{name}_{original}" if original.startswith(_SHIM_SYMBOLS) else original
 
 
-def pack_parameters(plan: Plan) -> tuple[bytes, dict[str, int]]:
-    """All parameters of `plan` in one block, every array aligned to 64 bytes, and their offsets."""
-    block, offsets = bytearray(), {}
-    for name, value in plan.params.items():
-        offsets[name] = len(block)
-        block += np.ascontiguousarray(value).tobytes()
-        block += bytes(-len(block) % _ALIGN)
-    return bytes(block), offsets
-
-
-def header(plan: Plan, interface: Interface) -> str:
+def header(plan: Plan, interface: Interface, engine: Engine) -> str:
     """The public C header."""
     values = {
         "name": interface.name,
@@ -58,27 +85,30 @@ def header(plan: Plan, interface: Interface) -> str:
         "min_height": interface.min_height,
         "min_width": interface.min_width,
         "halo": plan.halo,
+        "num_steps": len(plan.steps),
+        "engine": engine.note and f"\n *\n * {engine.note}",
         "memory_limit": f"{interface.memory_limit_bytes >> 20} MiB",
     }
     text = (RUNTIME / "template.h").read_text()
     return re.sub(r"@(\w+?)@", lambda match: str(values[match[1]]), text)
 
 
-def network_source(plan: Plan, interface: Interface, offsets: dict[str, int], digest: str) -> str:
+def network_source(plan: Plan, interface: Interface, engine: Engine, places: dict[str, Stored], digest: str) -> str:
     """The C source of the network: its data, then the runtime that interprets them.
 
     `digest` of the parameters stands in the text so that a compiler cache notices other parameters.
     """
     buffers, params = list(plan.buffers), list(plan.params)
     slots = 1 + max((buffer.slot for buffer in plan.buffers.values() if buffer.slot is not None), default=-1)
-    kernels = sorted({step.spec.symbol for step in plan.steps})
     defines = {
         "QS_NUM_BUFFERS": len(buffers),
         "QS_NUM_SLOTS": slots,
         "QS_NUM_PARAMS": max(len(params), 1),
         "QS_NUM_STEPS": len(plan.steps),
+        "QS_MAX_ARGS": max(len(step.arguments) for step in plan.steps),
         "QS_INPUT": buffers.index(INPUT),
-        "QS_X86_LEVEL": _X86_LEVEL.get(plan.isa, 0),
+        "QS_OUTPUT": buffers.index(OUTPUT),
+        f"QS_ISA_{plan.isa}": 1,
         "QS_HALO": plan.halo,
         "QS_UPSCALE": plan.upscale,
         "QS_MIN_HEIGHT": interface.min_height,
@@ -95,21 +125,25 @@ def network_source(plan: Plan, interface: Interface, offsets: dict[str, int], di
         '.incbin \\"params.bin\\"\\n.byte 0\\n.previous\\n");'
     )
     lines.append(f"extern const uint8_t {data}[];\n#define qs_param_data {data}")
-    lines += [f"int32_t {_kernel(interface, k)}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);" for k in kernels]
+    lines += engine.declarations(plan, interface)
     lines.append("static const qs_buffer qs_buffers[QS_NUM_BUFFERS] = {")
     lines += [f"  {{{b.channels}, {b.border}, {_slot(plan, name)}}}, /* {name} */" for name, b in plan.buffers.items()]
-    lines.append("};\nstatic const qs_param qs_params[QS_NUM_PARAMS] = {")
-    lines += [f"  {_param(plan.params[name], offsets[name])}, /* {name} */" for name in params]
-    lines.append("};\nstatic const qs_step qs_steps[QS_NUM_STEPS] = {")
-    lines += [f"  {_step(step, interface, buffers, params)}," for step in plan.steps]
     lines.append("};")
-    lines += [f'#include "{file}.c"' for file in ("cpu", "threads", "shim", "engine", "tiles", "api")]
+    transforms = list(dict.fromkeys(p.transform for p in places.values() if p.transform))
+    lines += [line for index, transform in enumerate(transforms) for line in _transform(index, transform)]
+    lines.append("static const qs_param qs_params[QS_NUM_PARAMS] = {")
+    lines += [f"  {_param(plan.params[name], places[name], transforms)}, /* {name} */" for name in params]
+    lines.append("};\nstatic const qs_step qs_steps[QS_NUM_STEPS] = {")
+    lines += [f"  {_step(step, engine.kernel(interface, step.spec.symbol), buffers, params)}," for step in plan.steps]
+    lines.append("};")
+    lines += [f'#include "{file}.c"' for file in ("text", *engine.files, "tiles", "api")]
     return "\n".join(lines) + "\n"
 
 
 def main_source(interface: Interface) -> str:
     """The C source of the executable's command line."""
-    return f'{_prologue(interface)}\n#define QS_NETWORK "{interface.name}"\n#include "main.c"\n#include "ppm.c"\n'
+    lines = [_prologue(interface), f'#define QS_NETWORK "{interface.name}"']
+    return "\n".join([*lines, *(f'#include "{file}.c"' for file in ("text", "ppm", "main"))]) + "\n"
 
 
 def _prologue(interface: Interface) -> str:
@@ -118,21 +152,30 @@ def _prologue(interface: Interface) -> str:
     return f'#include "{name}.h"\n#define QS_NAME(x) {name}_##x\n{limit}'
 
 
-def _kernel(interface: Interface, kernel: str) -> str:
-    return symbol(interface.name, f"__tvm_ffi_{kernel}")
-
-
 def _slot(plan: Plan, name: str) -> str:
     special = {INPUT: "QS_SLOT_INPUT", OUTPUT: "QS_SLOT_OUTPUT"}
     return special.get(name) or str(plan.buffers[name].slot)
 
 
-def _param(value: np.ndarray, offset: int) -> str:
+def _transform(index: int, transform: Transform) -> list[str]:
+    rows, taps = transform.matrix.shape
+    matrix, sizes = (", ".join(map(str, values)) for values in (transform.matrix.ravel(), transform.sizes))
+    return [
+        f"static const int8_t qs_matrix{index}[] = {{{matrix}}};",
+        f"static const int32_t qs_part_sizes{index}[] = {{{sizes}}};",
+        f"static const qs_transform qs_transform{index} = "
+        f"{{{rows}, {taps}, {len(transform.sizes)}, qs_part_sizes{index}, qs_matrix{index}}};",
+    ]
+
+
+def _param(value: np.ndarray, place: Stored, transforms: list[Transform]) -> str:
     code, bits = _TYPE_CODE[value.dtype.kind], value.dtype.itemsize * 8
-    return f"{{{offset}, {{{code}, {bits}, 1}}, {value.ndim}, {{{', '.join(map(str, value.shape)) or '0'}}}}}"
+    shape = ", ".join(map(str, value.shape)) or "0"
+    transform = f"&qs_transform{transforms.index(place.transform)}" if place.transform else "0"
+    return f"{{{place.offset}, {transform}, {place.bits}, {{{code}, {bits}, 1}}, {value.ndim}, {{{shape}}}}}"
 
 
-def _step(step: Step, interface: Interface, buffers: list[str], params: list[str]) -> str:
+def _step(step: Step, kernel: str, buffers: list[str], params: list[str]) -> str:
     spec = step.spec
     shape = (1, 1, 1, 0, 0, 1)
     if isinstance(spec, ConvSpec):
@@ -142,4 +185,4 @@ def _step(step: Step, interface: Interface, buffers: list[str], params: list[str
     arguments += [params.index(name) for name in step.params]
     numbers = [*shape, num_buffers, 1 + len(step.skips), len(step.params)]
     listed = ", ".join(map(str, arguments))
-    return f'{{{_kernel(interface, spec.symbol)}, "{step.name}", {", ".join(map(str, numbers))}, {{{listed}}}}}'
+    return f'{{{kernel}, "{step.name}", {", ".join(map(str, numbers))}, {{{listed}}}}}'

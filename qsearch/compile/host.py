@@ -11,11 +11,11 @@ import tvm_ffi
 from torch.fx import GraphModule
 
 from qsearch.compile import kernels, plan, threads
+from qsearch.compile.alignment import aligned, aligned_copy
 from qsearch.compile.cache import host_kernel
 from qsearch.compile.plan import INPUT, OUTPUT, Plan
 from qsearch.errors import QsearchError
 
-ALIGNMENT = 64
 # Bound calls are small; the arena, which is not, is shared by all sizes.
 _SIZES_KEPT = 64
 
@@ -24,17 +24,23 @@ class HostNetwork:
     """A compiled network: uint8 image [H, W, 3] in, uint8 image [H·upscale, W·upscale, channels] out.
 
     `threads` defaults to all processors. `isa` chooses a weaker instruction set than the machine's best. `cache` is the
-    folder of compiled kernels. Memory is that of the largest image so far. Not for concurrent calls.
+    folder of compiled kernels. `choose` picks every layer's algorithm, by default one that suits all values. Memory is
+    that of the largest image so far. Not for concurrent calls.
     """
 
     def __init__(
-        self, program: GraphModule, threads: int | None = None, isa: str | None = None, cache: Path | None = None
+        self,
+        program: GraphModule,
+        threads: int | None = None,
+        isa: str | None = None,
+        cache: Path | None = None,
+        choose: kernels.Choose = kernels.plain,
     ) -> None:
         self.isa = isa or kernels.host_isas()[0]
         if self.isa not in kernels.host_isas():
             raise QsearchError(f"this machine cannot run '{self.isa}' kernels; it runs {kernels.host_isas()}")
         self.threads = threads
-        self._cache = cache
+        self._cache, self._choose = cache, choose
         self._slots: list[np.ndarray] = []
         self._params: dict[str, np.ndarray] = {}
         self._calls: dict[tuple[int, int], _Calls] = {}
@@ -53,7 +59,7 @@ class HostNetwork:
 
     def set_program(self, program: GraphModule) -> None:
         """Runs `program` from now on: usually another allocation of the same network, with the same kernels."""
-        new = plan.build(program, self.isa)
+        new = plan.build(program, self.isa, self._choose)
         same = bool(self._params) and new.steps == self.plan.steps and new.buffers == self.plan.buffers
         if same:
             self.plan: Plan = new
@@ -62,7 +68,7 @@ class HostNetwork:
             return
         self._functions = [host_kernel(step.spec, self.isa, self._cache) for step in new.steps]
         self.plan = new
-        self._params = {name: _aligned_copy(values) for name, values in new.params.items()}
+        self._params = {name: aligned_copy(values) for name, values in new.params.items()}
         self._tensors = _tensors(self._params)
         self._calls.clear()
 
@@ -93,7 +99,7 @@ class HostNetwork:
             have = [slot.size for slot in self._slots] + [0] * len(needed)
             self._calls.clear()
             self._slots = []
-            self._slots = [_aligned(max(n, old)) for n, old in zip(needed, have, strict=False)]
+            self._slots = [aligned(max(n, old)) for n, old in zip(needed, have, strict=False)]
         arrays = {}
         for name, buffer in self.plan.buffers.items():
             if buffer.slot is not None:
@@ -152,16 +158,3 @@ class _Calls:
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {name: tvm_ffi.from_dlpack(array) for name, array in arrays.items()}
-
-
-def _aligned(count: int) -> np.ndarray:
-    """`count` bytes at an address that is a multiple of `ALIGNMENT`."""
-    memory = np.empty(count + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + count]
-
-
-def _aligned_copy(values: np.ndarray) -> np.ndarray:
-    copy = _aligned(values.nbytes).view(values.dtype)
-    copy[:] = values
-    return copy

@@ -1,6 +1,7 @@
 """The manifest of an artefact: what it is, where it comes from, and the SHA-256 of every file."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-_KEYS = {"executable", "upscale", "halo", "golden", "latency", "files"}
+FORMAT = 2
+_KEYS = {"executable", "upscale", "halo", "golden", "latency", "files", "checksum"}
 GOLDEN = {"input": "golden/input.ppm", "output": "golden/output.ppm"}
 
 
@@ -32,14 +33,25 @@ def digests(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
-    """The manifest in `folder`; raises `QsearchError` where there is none or it is of another format."""
+    """The manifest in `folder`; raises `QsearchError` where there is none, it is of another format or was edited."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise QsearchError(f"{folder} is not an artefact: it has no {MANIFEST}")
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not manifest.keys() >= _KEYS:
         raise QsearchError(f"{folder / MANIFEST} is not a manifest of format {FORMAT}")
+    if manifest.pop("checksum") != _checksum(manifest):
+        raise QsearchError(f"{folder / MANIFEST} differs from its own checksum: it was edited or damaged")
     return manifest
+
+
+def write_manifest(folder: Path | str, manifest: Mapping[str, Any]) -> None:
+    """Write `manifest`, sealed with a checksum of itself."""
+    write_json(Path(folder) / MANIFEST, {**manifest, "checksum": _checksum(manifest)})
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -67,7 +79,7 @@ def record_latency(folder: Path | str, result: "DataclassInstance") -> None:
         return where["device"], tuple(where["size"]), where["threads"]
 
     others = [latency for latency in manifest["latency"] if key(latency) != key(entry)]
-    write_json(Path(folder) / MANIFEST, {**manifest, "latency": [*others, entry]})
+    write_manifest(folder, {**manifest, "latency": [*others, entry]})
 
 
 def _digest(path: Path) -> dict[str, Any]:

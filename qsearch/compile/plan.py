@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.fx import GraphModule
 
 from qsearch.compile.specs import ConvSpec, ImageSpec, KernelSpec, OutSpec, SkipSpec
 from qsearch.errors import QsearchError
+
+if TYPE_CHECKING:
+    from qsearch.compile.kernels import Choose
 
 __all__ = ["Buffer", "ConvSpec", "ImageSpec", "KernelSpec", "OutSpec", "Plan", "SkipSpec", "Step", "build"]
 
@@ -88,7 +92,8 @@ class Plan:
                     f"an image of {width}x{height} pixels is too small: the network needs at least {columns}x{rows}"
                 )
             for output in step.outputs:
-                sizes[output] = size
+                if sizes.setdefault(output, size) != size:
+                    raise QsearchError(f"node '{step.name}': '{output}' joins values of different sizes")
             self._check_skips(step, sizes)
         self._check_bytes(sizes, height, width)
         return sizes
@@ -126,11 +131,14 @@ class Plan:
                 raise QsearchError(f"an image of {width}x{height} pixels is too large for one run: use tiles")
 
 
-def build(program: GraphModule, isa: str) -> Plan:
+def build(program: GraphModule, isa: str, choose: "Choose | None" = None) -> Plan:
     """The plan of an integer program, with parameters packed for `isa` (a key of `kernels.ISAS`).
+
+    `choose` picks every layer's algorithm, by default `kernels.plain`.
 
     Raises `QsearchError` naming the node that no kernel can compute.
     """
+    from qsearch.compile.kernels import plain
     from qsearch.compile.planning import Planner
 
-    return Planner(program, isa).plan()
+    return Planner(program, isa, choose or plain).plan()

@@ -7,14 +7,13 @@ from fractions import Fraction
 import numpy as np
 from torch.fx import GraphModule, Node
 
-from qsearch.compile import packing
-from qsearch.compile.fusion import Call, Fused, FusedOutput, Program, is_call, readers
+from qsearch.compile import kernels, packing
+from qsearch.compile.fusion import IMAGE_CHANNELS, Call, Fused, FusedOutput, Program, is_call, readers
 from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Plan, Step
 from qsearch.compile.specs import ConvSpec, ImageSpec, OutSpec, SkipSpec, stored
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
 
-IMAGE_CHANNELS = 3
 IMAGE = "image"
 
 
@@ -26,11 +25,22 @@ class _Use:
     pad: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where one output of a convolution is stored: a buffer, and its channels there."""
+
+    buffer: Buffer
+    pad: np.ndarray | None
+    requantize: Call
+    spec: OutSpec
+
+
 class Planner:
     """Builds the plan of one program; use `plan`."""
 
-    def __init__(self, module: GraphModule, isa: str) -> None:
-        self.program, self.isa = Program(module), isa
+    def __init__(self, module: GraphModule, isa: str, choose: kernels.Choose) -> None:
+        self.program, self.isa, self.choose = Program(module), isa, choose
+        self.values: dict[str, tuple[int, int]] = {}
         self.buffers: dict[str, Buffer] = {}
         self.steps: list[Step] = []
         self.params: dict[str, np.ndarray] = {}
@@ -56,8 +66,13 @@ class Planner:
         spec = ImageSpec(IMAGE_CHANNELS, use.border)
         self.buffers[INPUT] = Buffer(INPUT, IMAGE_CHANNELS, 0, 1, 1, None)
         self.buffers[IMAGE] = Buffer(IMAGE, stored(IMAGE_CHANNELS), use.border, 1, 1, None)
+        self._note_values(IMAGE, (0, 255), use.pad)
         params = {"pad": use.pad} if use.pad is not None else {}
         self._add_step(Step(IMAGE, spec, INPUT, (), (IMAGE,), ()), params)
+
+    def _note_values(self, name: str, bounds: tuple[int, ...], pad: np.ndarray | None) -> None:
+        found = [*bounds, *([] if pad is None else pad), *self.values.get(name, ())]
+        self.values[name] = int(min(found)), int(max(found))
 
     def _add_step(self, step: Step, params: dict[str, np.ndarray]) -> None:
         names = tuple(f"{step.name}.{name}" for name in step.spec.param_names)
@@ -74,7 +89,7 @@ class Planner:
             raise QsearchError(f"node '{fused.name}': {weight.shape[0]} channels cannot be shuffled by {fused.shuffle}")
         outputs = [entry for output in fused.outputs for entry in self._outputs(output, channels, source, fused)]
         skips = [self._skip(skip) for skip in fused.skips]
-        prelu = any(output.requantize["prelu"] for _, _, output in outputs)
+        prelu = any(place.requantize["prelu"] for place in outputs)
         spec = ConvSpec(
             kernel=(weight.shape[2], weight.shape[3]),
             stride=int(conv["stride"]),
@@ -82,7 +97,7 @@ class Planner:
             in_channels=source.channels,
             in_border=source.border,
             out_channels=weight.shape[0],
-            outputs=tuple(OutSpec(buffer.channels, buffer.border) for buffer, _, _ in outputs),
+            outputs=tuple(place.spec for place in outputs),
             skips=tuple(skip for _, skip in skips),
             prelu=prelu,
             shuffle=fused.shuffle,
@@ -93,28 +108,49 @@ class Planner:
             bias=array(conv["bias"]),
             shift=array(conv["shift"]),
             skip_factors=[array(skip["k"]) for skip in fused.skips],
-            outputs=[self._requantization(output.requantize, use) for _, use, output in outputs],
+            outputs=[self._requantization(place) for place in outputs],
+            values=self.values[source.name],
         )
-        names = tuple(buffer.name for buffer, _, _ in outputs)
+        spec = self.choose(spec, self.isa, convolution)
+        for place in outputs:
+            self._note_values(place.buffer.name, tuple(array(place.requantize["bounds"])[1:3]), place.pad)
+        names = tuple(place.buffer.name for place in outputs)
         step = Step(fused.name, spec, source.name, tuple(name for name, _ in skips), names, ())
-        self._add_step(step, packing.pack(spec, self.isa, convolution))
+        self._add_step(step, kernels.pack(spec, self.isa, convolution))
 
-    def _outputs(
-        self, output: FusedOutput, channels: int, source: Buffer, fused: Fused
-    ) -> Iterable[tuple[Buffer, _Use, FusedOutput]]:
-        """The buffers that hold one output: one for its readers, one for the caller."""
+    def _outputs(self, output: FusedOutput, channels: int, source: Buffer, fused: Fused) -> Iterable[_Place]:
+        """Where one output is stored: for its own readers, in concatenations, and for the caller."""
         scale = Fraction(source.scale_num, source.scale_den) * fused.shuffle / int(fused.conv["stride"])
-        name = output.value.name
+        name, requantize = output.value.name, output.requantize
+        piecewise = len(self.program.array(requantize["bounds"])) == 6
         wanted = [reader for reader in readers(output.value) if reader.op != "output"]
-        if any(not is_call(reader, ops.pixel_shuffle) for reader in wanted):
+        if any(not is_call(reader, ops.pixel_shuffle, ops.concat) for reader in wanted):
             use = self._use(output.value, channels)
             buffer = Buffer(name, stored(channels), use.border, scale.numerator, scale.denominator, None)
             self.buffers[name] = buffer
-            yield buffer, use, output
+            yield _Place(buffer, use.pad, requantize, OutSpec(buffer.channels, use.border, piecewise))
+        for concat, first in self.program.places(output.value):
+            buffer, pad = self._joined_buffer(concat, scale)
+            # The last part also fills what rounding the channels up has added.
+            count = channels if first + channels < self.program.channels(concat) else buffer.channels - first
+            part = None if pad is None else pad[first : first + count]
+            yield _Place(buffer, part, requantize, OutSpec(count, buffer.border, piecewise, first, buffer.channels))
         if output.value is self.program.result:
             buffer = Buffer(OUTPUT, channels, 0, scale.numerator, scale.denominator, None)
             self.buffers[OUTPUT] = buffer
-            yield buffer, _Use(0, None), output
+            yield _Place(buffer, None, requantize, OutSpec(channels, 0, piecewise))
+
+    def _joined_buffer(self, concat: Node, scale: Fraction) -> tuple[Buffer, np.ndarray | None]:
+        """The buffer that several convolutions write, each its own channels, and the values of its border."""
+        for operand in self.program.call(concat)["tensors"]:
+            if not is_call(operand, ops.requantize, ops.pixel_shuffle, ops.concat):
+                raise QsearchError(f"node '{concat.name}': kernels cannot join '{operand.name}' with others")
+        channels = self.program.channels(concat)
+        use = self._use(concat, channels)
+        buffer = Buffer(concat.name, stored(channels), use.border, scale.numerator, scale.denominator, None)
+        if self.buffers.setdefault(concat.name, buffer) != buffer:
+            raise QsearchError(f"node '{concat.name}': joins values of different sizes")
+        return buffer, use.pad
 
     def _use(self, node: Node, channels: int) -> _Use:
         """The border that the convolutions reading `node` need, and its values."""
@@ -126,8 +162,9 @@ class Planner:
             rows, columns = call["padding"]
             if max(rows, columns) == 0:
                 continue
-            values = np.zeros(stored(channels), np.uint8)
-            values[:channels] = self.program.array(call["pad"])
+            given = self.program.array(call["pad"])
+            # Channels that only fill up a quad repeat another, so that they do not widen the range of the values.
+            values = np.append(given, np.full(stored(channels) - channels, given[0], np.uint8))
             if pad is not None and not np.array_equal(pad, values):
                 raise QsearchError(f"node '{reader.name}': pads '{node.name}' with other values than another reader")
             border, pad = max(border, int(rows), int(columns)), values
@@ -147,9 +184,10 @@ class Planner:
         buffer = self._stored_buffer(value, skip.node)
         return buffer.name, SkipSpec(buffer.channels, buffer.border, repeat)
 
-    def _requantization(self, requantize: Call, use: _Use) -> packing.Requantization:
+    def _requantization(self, place: _Place) -> packing.Requantization:
+        requantize = place.requantize
         m, m_neg, bounds = (self.program.array(requantize[name]) for name in ("m", "m_neg", "bounds"))
-        return packing.Requantization(m, m_neg if requantize["prelu"] else m, bounds, use.pad)
+        return packing.Requantization(m, m_neg if requantize["prelu"] else m, bounds, place.pad)
 
 
 def _halo(steps: list[Step]) -> int:
@@ -176,7 +214,7 @@ def _with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buff
     free: list[int] = []
     planned = dict(buffers)
     for index, step in enumerate(steps):
-        for name in (name for name in step.outputs if name != OUTPUT):
+        for name in (name for name in dict.fromkeys(step.outputs) if name != OUTPUT and planned[name].slot is None):
             if free:
                 # The slot whose size fits best: too large wastes nothing, too small grows.
                 slot = min(free, key=lambda s: (slots[s] < weight[name], abs(slots[s] - weight[name])))

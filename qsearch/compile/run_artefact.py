@@ -3,17 +3,19 @@
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qsearch.compile.emulation import CannotRunError, command, runner
 from qsearch.compile.manifest import damaged_files, read_manifest
 from qsearch.compile.ppm import decode_ppm, encode_ppm
 from qsearch.errors import QsearchError
 from qsearch.images import read_image, save_image
 from qsearch.integer.storage import load_program, run_program
+
+_UNSUPPORTED = 3  # the executable's status on a processor without its instruction set
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Verification:
 
     files: int
     problems: tuple[str, ...]
+    runner: str = "native"
+    """What ran the executable: "native" or the emulator's name; empty where nothing could."""
+    not_run: str = ""
+    """Why the executable could not be run here; the other checks were made."""
 
     @property
     def ok(self) -> bool:
@@ -56,16 +62,31 @@ def run_executable(
 ) -> NDArray[np.uint8]:
     """The artefact's output uint8 `[H·u, W·u, 3]` for `image` uint8 `[H, W, 3]`; `QsearchError` where it refuses."""
     folder = Path(artefact)
-    executable = (folder / read_manifest(folder)["executable"]).resolve()
+    return run_binary(folder / read_manifest(folder)["executable"], image, threads, tile)
+
+
+def run_binary(
+    executable: Path,
+    image: NDArray[np.uint8],
+    threads: int | None = None,
+    tile: int | None = None,
+    emulated_cpu: str = "max",
+) -> NDArray[np.uint8]:
+    """The output of an artefact's `executable`, under emulation where it is for another architecture.
+
+    Raises `CannotRunError` where this machine's processor cannot run it, `QsearchError` where it refuses the image.
+    """
+    executable = executable.resolve()
     options = [f"--{name}={value}".split("=") for name, value in (("threads", threads), ("tile", tile)) if value]
-    command = [str(executable), "-", "-", *(word for option in options for word in option)]
+    words = [*command(executable, emulated_cpu), "-", "-", *(word for option in options for word in option)]
     try:
-        done = subprocess.run(command, input=encode_ppm(image), capture_output=True)
+        done = subprocess.run(words, input=encode_ppm(image), capture_output=True)
     except OSError as error:
         raise QsearchError(f"cannot run {executable}: {error.strerror or error}") from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise QsearchError(lines[-1] if lines else f"{executable} ended with status {done.returncode}")
+        reason = lines[-1] if lines else f"{executable} ended with status {done.returncode}"
+        raise CannotRunError(reason) if done.returncode == _UNSUPPORTED else QsearchError(reason)
     return decode_ppm(done.stdout, f"the output of {executable.name}")
 
 
@@ -78,28 +99,52 @@ def verify(artefact: Path | str) -> Verification:
     folder = Path(artefact)
     manifest = read_manifest(folder)
     problems = damaged_files(folder, manifest)
+    how, not_run = "", ""
     if not problems:
-        problems = _check_golden(folder, manifest)
-    return Verification(len(manifest["files"]), tuple(problems))
+        image, expected = (decode_ppm((folder / manifest["golden"][key]).read_bytes()) for key in ("input", "output"))
+        problems = _check_reference(folder, image, expected)
+        try:
+            how = check_executable(folder / manifest["executable"], image, expected, manifest["halo"], problems)
+        except CannotRunError as error:
+            not_run = str(error)
+    return Verification(len(manifest["files"]), tuple(problems), how, not_run)
 
 
-def _check_golden(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    image, expected = (decode_ppm((folder / manifest["golden"][key]).read_bytes()) for key in ("input", "output"))
-    problems = []
+def check_executable(
+    executable: Path,
+    image: NDArray[np.uint8],
+    expected: NDArray[np.uint8],
+    halo: int,
+    problems: list[str],
+    emulated_cpu: str = "max",
+) -> str:
+    """Add a line to `problems` for every way in which `executable` does not turn `image` into `expected`.
+
+    Returns what ran it ("native" or the emulator's name); raises `CannotRunError` where nothing can.
+    """
+    how = runner(executable.resolve())
     for what, tile in (("in one piece", None), ("in tiles", max(image.shape[:2]) - 1)):
-        if tile is not None and tile <= 2 * manifest["halo"]:
+        if tile is not None and tile <= 2 * halo:
             continue
         try:
-            if not np.array_equal(run_executable(folder, image, tile=tile), expected):
-                problems.append(f"{manifest['executable']} does not give the golden output {what}")
+            found = run_binary(executable, image, None, tile, emulated_cpu)
+            different = int((found != expected).sum()) if found.shape == expected.shape else "all"
+            if different:
+                problems.append(f"{executable.name} does not give the golden output {what}: {different} bytes differ")
+        except CannotRunError:
+            raise
         except QsearchError as error:
             problems.append(str(error))
+    return how
+
+
+def _check_reference(folder: Path, image: NDArray[np.uint8], expected: NDArray[np.uint8]) -> list[str]:
     try:
-        if not np.array_equal(run_reference(folder, image), expected):
-            problems.append("the integer reference does not give the golden output")
+        if np.array_equal(run_reference(folder, image), expected):
+            return []
+        return ["the integer reference does not give the golden output"]
     except QsearchError as error:
-        problems.append(str(error))
-    return problems
+        return [str(error)]
 
 
 def run_reference(artefact: Path | str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

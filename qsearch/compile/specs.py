@@ -19,19 +19,33 @@ class SkipSpec:
 
 @dataclass(frozen=True)
 class OutSpec:
-    """An output buffer: stored channels after the pixel shuffle (the real number for an image), and border."""
+    """An output buffer: stored channels after the pixel shuffle (the real number for an image), and border.
+
+    A `piecewise` quantizer has a coarser step outside its breakpoints; its parameter `bounds` has six numbers, not 3.
+    """
 
     channels: int
     border: int
+    piecewise: bool = False
+    offset: int = 0
+    """The first of the channels in the buffer; 0 unless several kernels write it, each its own channels."""
+    joined: int = 0
+    """All channels of the buffer where several kernels write it, else 0."""
+
+    @property
+    def pitch(self) -> int:
+        """Channels from one pixel of the buffer to the next."""
+        return self.joined or self.channels
 
 
 @dataclass(frozen=True)
 class ConvSpec:
     """One convolution with its whole epilogue: skips, requantizations, pixel shuffle.
 
-    `in_channels` counts stored channels (a multiple of 4), `out_channels` real ones before the shuffle. All outputs
+    `in_channels` counts stored channels (a multiple of 4), `out_channels` real ones before the shuffle. With `groups`
+    weights are read per group; without, those of a grouped convolution are filled up with zeros. All outputs
     come from one accumulator. Arguments of the kernel, all DLTensors: input, skips, outputs, then the parameters of
-    `param_names`.
+    `param_names`. `algorithm` names how it is computed (a key of `kernels.ALGORITHMS`); every one gives the same bytes.
     """
 
     kernel: tuple[int, int]
@@ -44,6 +58,8 @@ class ConvSpec:
     skips: tuple[SkipSpec, ...] = ()
     prelu: bool = False
     shuffle: int = 1
+    groups: int = 1
+    algorithm: str = "direct"
 
     @property
     def symbol(self) -> str:
@@ -64,6 +80,8 @@ class ConvSpec:
             names.append(f"bounds{index}")
             if output.border:
                 names.append(f"pad{index}")
+        if self.algorithm.startswith("winograd"):
+            names += ["start", "offset"]
         return tuple(names)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:

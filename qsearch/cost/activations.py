@@ -53,6 +53,9 @@ def _sizes(program: GraphModule, height: int, width: int) -> dict[Node, int]:
         elif node.target is ops.repeat_channels:
             c, rows, columns = shape[node.args[0]]
             shape[node] = (c * node.args[1], rows, columns)
+        elif node.target is ops.concat:
+            parts = [shape[part] for part in node.args[0]]
+            shape[node] = (sum(c for c, _, _ in parts), *parts[0][1:])
         elif node.target in (ops.add_skip, ops.requantize):
             shape[node] = shape[node.args[0]]
             if node.target is ops.requantize:

@@ -7,11 +7,11 @@ size; maps at HR size are ignored, which is why `peak_bytes` is reported beside 
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from qsearch.cost.layers import Layer
 from qsearch.passes.operators import FusedConv
-from qsearch.passes.quantizers import Quantizer
 from qsearch.passes.rewrite import module_of
 
 FLOAT_BITS = 32
@@ -54,8 +54,7 @@ def _is_map(graph: GraphModule, node: Node) -> bool:
 
 
 def _shuffles(graph: GraphModule, node: Node) -> bool:
-    module = module_of(graph, node)
-    return module is not None and not isinstance(module, (FusedConv, Quantizer))
+    return isinstance(module_of(graph, node), nn.PixelShuffle)
 
 
 def _last(graph: GraphModule, node: Node, order: dict[Node, int]) -> int:

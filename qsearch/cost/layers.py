@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from qsearch.passes.operators import FusedConv, RepeatChannels
+from qsearch.passes.operators import Concat, FusedConv, RepeatChannels
 from qsearch.passes.rewrite import module_of
 
 
@@ -52,6 +52,8 @@ class _Shapes(Interpreter):
         if isinstance(module, RepeatChannels):
             c, h, w = args[0].shape[1:]
             return torch.empty(1, c * module.n, h, w, device="meta")
+        if isinstance(module, Concat):
+            return torch.cat(args, dim=1)
         if module is not None:
             return args[0]
         return super().run_node(n)

@@ -12,10 +12,11 @@ from torch.fx import Graph, GraphModule, Node
 from qsearch.allocation import Allocation
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
-from qsearch.passes.operators import FusedConv, RepeatChannels
+from qsearch.passes.operators import Concat, FusedConv, RepeatChannels
 from qsearch.passes.quantizers import Quantizer, sites
 from qsearch.passes.rewrite import module_of
 from qsearch.quant.calibration import Calibration
+from qsearch.quant.finetuned import FineTuned
 from qsearch.quant.grid import Grid, WeightGrid
 
 ACCUMULATOR_LIMIT = 2**30
@@ -26,14 +27,21 @@ BIAS_PRECISION = 2**8
 """Accumulator units per output step that lowering aims at, so that rounding the bias moves no output value."""
 
 
-def lower(calibration: Calibration, allocation: Allocation) -> GraphModule:
+def lower(calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None = None) -> GraphModule:
     """The integer program of `allocation`: uint8 image [N, 3, H, W] in, uint8 image [N, 3, H·u, W·u] out.
 
-    Raises `QsearchError` when the allocation does not fit the network, or naming the convolution whose accumulator
-    could leave int32.
+    Grids, weights and biases are those of `finetuned` where given. Raises `QsearchError` when the allocation does not
+    fit the network or `finetuned`, or naming the convolution whose accumulator could leave int32.
     """
     allocation.check(sites(calibration.graph))
-    return _Lowering(calibration, allocation).run()
+    if finetuned is not None:
+        finetuned.check(calibration.graph, allocation)
+    return _Lowering(calibration, allocation, finetuned).run()
+
+
+def layer_name(conv: str) -> str:
+    """What a convolution is called in the integer program, in the steps of a plan, and in the names of parameters."""
+    return conv.replace(".", "_")
 
 
 @dataclass
@@ -45,9 +53,10 @@ class _Operand:
 
 
 class _Lowering:
-    def __init__(self, calibration: Calibration, allocation: Allocation) -> None:
+    def __init__(self, calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None) -> None:
         self.calibration = calibration
         self.allocation = allocation
+        self.finetuned = finetuned
         self.source = calibration.graph
         self.root = nn.Module()
         self.graph = Graph()
@@ -75,7 +84,7 @@ class _Lowering:
     def _parameter(self, conv: FusedConv, name: str, value: Tensor | NDArray[np.generic]) -> Node:
         """A buffer of the program, named after the convolution it belongs to."""
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-        attribute = f"{conv.name.replace('.', '_')}_{name}"
+        attribute = f"{layer_name(conv.name)}_{name}"
         self.root.register_buffer(attribute, tensor)
         return self.graph.get_attr(attribute)
 
@@ -83,9 +92,19 @@ class _Lowering:
         """The operand behind a quantizer node of the source graph."""
         quantizer = module_of(self.source, quantizer_node)
         assert isinstance(quantizer, Quantizer)
-        site = self.allocation.sites[quantizer.site]
-        grid = self.calibration.grid(quantizer.site, site.bits, site.observer)
-        return self._read(quantizer_node.args[0], grid)
+        return self._read(quantizer_node.args[0], self._grid(quantizer.site))
+
+    def _grid(self, site: str) -> Grid:
+        if self.finetuned is not None and site in self.finetuned.grids:
+            return self.finetuned.grids[site]
+        return self.calibration.grid(site, self.allocation.sites[site])
+
+    def _weight(self, conv: FusedConv) -> tuple[WeightGrid, NDArray[np.float64]]:
+        """The integer weights and the bias."""
+        if self.finetuned is not None:
+            return self.finetuned.weights[conv.name], self.finetuned.biases[conv.name].double().numpy()
+        site = self.allocation.sites[f"{conv.name}.weight"]
+        return self.calibration.weight(conv, site.bits, site.observer), conv.bias.detach().double().numpy()
 
     def _read(self, node: object, grid: Grid) -> _Operand:
         """The value of `node` on `grid`: requantized once per distinct grid, index maps applied behind."""
@@ -95,12 +114,20 @@ class _Lowering:
         module = module_of(self.source, node)
         if isinstance(module, FusedConv):
             return _Operand(self._requantize(node, module, grid), grid)
+        if isinstance(module, Concat):
+            return _Operand(self._joined([self._read(operand, grid).node for operand in node.args]), grid)
         inner = self._read(node.args[0], grid)
         if isinstance(module, nn.PixelShuffle):
             return self._map(ops.pixel_shuffle, inner, module.upscale_factor)
         if isinstance(module, RepeatChannels):
             return self._map(ops.repeat_channels, inner, module.n)
         raise QsearchError(f"node {node.name!r}: {type(module).__name__} has no integer form")
+
+    def _joined(self, operands: list[Node]) -> Node:
+        for user in operands[0].users:
+            if user.target is ops.concat and user.args[0] == operands:
+                return user
+        return self.graph.call_function(ops.concat, (operands,))
 
     def _map(self, operation: Callable[..., Tensor], inner: _Operand, factor: int) -> _Operand:
         for user in inner.node.users:
@@ -110,10 +137,8 @@ class _Lowering:
 
     def _convolution(self, node: Node, conv: FusedConv) -> None:
         x, *skips = [self._site_operand(argument) for argument in node.args]  # type: ignore[arg-type]
-        site = self.allocation.sites[f"{conv.name}.weight"]
-        weight = self.calibration.weight(conv, site.bits, site.observer)
+        weight, bias = self._weight(conv)
         product = np.float32(x.grid.scale) * weight.scale.numpy()
-        bias = conv.bias.detach().double().numpy()
         skip_scales = [skip.grid.scale * gain.numpy() for skip, gain in zip(skips, conv.skip_gains, strict=True)]
         shift = self._shift(node, conv, weight, product, bias, skip_scales)
         unit = product.astype(np.float64) / 2.0**shift
@@ -122,7 +147,8 @@ class _Lowering:
         folded = np.rint(bias / unit).astype(np.int64) - (x.grid.zero_point * sums << shift)
         folded -= sum((k * skip.grid.zero_point for k, skip in zip(ks, skips, strict=True)), np.int64(0))
         pad = np.rint(conv.pad_value.numpy() / np.float32(x.grid.scale)) + x.grid.zero_point
-        acc = self.graph.call_function(
+        acc = self.graph.create_node(
+            "call_function",
             ops.conv_acc,
             (
                 x.node,
@@ -132,8 +158,9 @@ class _Lowering:
                 self._parameter(conv, "pad", np.clip(pad, 0, 255).astype(np.uint8)),
             ),
             {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups},
+            name=layer_name(conv.name),
         )
-        acc.meta["weight_scale"] = f"{conv.name.replace('.', '_')}_weight_scale"
+        acc.meta["weight_scale"] = f"{layer_name(conv.name)}_weight_scale"
         self.weight_scales[acc.meta["weight_scale"]] = weight.scale
         for index, (k, skip) in enumerate(zip(ks, skips, strict=True)):
             acc = self.graph.call_function(
@@ -171,8 +198,7 @@ class _Lowering:
         for user in node.users:
             module = module_of(self.source, user)
             if isinstance(module, Quantizer):
-                site = self.allocation.sites[module.site]
-                grids.append(self.calibration.grid(module.site, site.bits, site.observer))
+                grids.append(self._grid(module.site))
             elif user.op == "output":
                 grids.append(self.calibration.image_grid)
             else:
@@ -189,7 +215,7 @@ class _Lowering:
             index = sum(1 for key in self.quantized if key[0] is node)
             m = (product / np.float32(grid.scale) / (2.0**shift).astype(np.float32)).astype(np.float32)
             m_neg = m * conv.slope.numpy().astype(np.float32) if conv.activation == "prelu" else m
-            bounds = np.array([grid.zero_point, grid.lo, grid.hi], dtype=np.int32)
+            bounds = np.array(grid.bounds, dtype=np.int32)
             self.quantized[node, grid] = self.graph.call_function(
                 ops.requantize,
                 (

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.fx import GraphModule, Node
@@ -75,6 +76,7 @@ class _Writer:
             ops.requantize: self.requantize,
             ops.pixel_shuffle: self.pixel_shuffle,
             ops.repeat_channels: self.repeat_channels,
+            ops.concat: self.concat,
         }
         write = writers.get(node.target)
         if write is None:
@@ -101,6 +103,18 @@ class _Writer:
         channels = _channels(self.program, source)  # type: ignore[arg-type]
         index = self.constant(np.repeat(np.arange(channels, dtype=np.int64), n))  # type: ignore[arg-type]
         return self.emit("Gather", [self.names[source], index], axis=1)  # type: ignore[index]
+
+    def concat(self, node: Node) -> str:
+        return self.emit("Concat", [self.names[part] for part in node.args[0]], axis=1)  # type: ignore[union-attr, index]
+
+    def snap(self, q: str, bounds: Any) -> str:
+        """The values of a piecewise quantizer, looked up; `q` itself for a uniform one."""
+        pieces = self.parameter(bounds)[3:]
+        if len(pieces) == 0:
+            return q
+        table = ops.snap(torch.arange(256, dtype=torch.int32), torch.from_numpy(pieces)).clamp(0, 255)
+        index = self.emit("Cast", [q], to=TensorProto.INT32)
+        return self.emit("Gather", [self.constant(table.numpy().astype(np.uint8)), index])
 
     def pad(self, q: str, pad: NDArray[np.uint8], padding: Any) -> str:
         if not any(padding):
@@ -140,6 +154,8 @@ def _channels(program: GraphModule, node: Node) -> int:
         return 3
     if node.target is ops.conv_acc:
         return int(program.get_buffer(str(node.args[1].target)).shape[0])  # type: ignore[union-attr]
+    if node.target is ops.concat:
+        return sum(_channels(program, part) for part in node.args[0])  # type: ignore[union-attr, arg-type, misc]
     inner = _channels(program, node.args[0])  # type: ignore[arg-type]
     if node.target is ops.pixel_shuffle:
         return inner // int(node.args[1]) ** 2  # type: ignore[arg-type]
@@ -178,9 +194,10 @@ class _Exact(_Writer):
             negative = self.emit("Less", [self.names[acc], self.constant(np.int32(0))])  # type: ignore[index]
             factor = self.emit("Where", [negative, self.constant(_per_channel(self.parameter(m_neg))), factor])
         rounded = self.emit("Round", [self.emit("Mul", [value, factor])])
-        zero_point, lo, hi = (np.float32(b) for b in self.parameter(bounds))
+        zero_point, lo, hi = (np.float32(b) for b in self.parameter(bounds)[:3])
         clipped = self.emit("Clip", [rounded, self.constant(lo - zero_point), self.constant(hi - zero_point)])
-        return self.emit("Cast", [self.emit("Add", [clipped, self.constant(zero_point)])], to=TensorProto.UINT8)
+        q = self.emit("Cast", [self.emit("Add", [clipped, self.constant(zero_point)])], to=TensorProto.UINT8)
+        return self.snap(q, bounds)
 
 
 class _Qdq(_Writer):
@@ -238,11 +255,12 @@ class _Qdq(_Writer):
         if node.kwargs["prelu"]:
             slope = self.parameter(m_neg) / self.parameter(m)
             value = self.emit("PRelu", [value, self.constant(slope.reshape(-1, 1, 1).astype(np.float32))])
-        _, lo, hi = (int(bound) for bound in self.parameter(bounds))
+        _, lo, hi = (int(bound) for bound in self.parameter(bounds)[:3])
         if (lo, hi) != (0, 255):
             ends = [self.constant((np.float32(bound) - zero_point) * scale) for bound in (lo, hi)]
             value = self.emit("Clip", [value, *ends])
-        return self.emit("QuantizeLinear", [value, self.constant(scale), self.constant(np.uint8(zero_point))])
+        q = self.emit("QuantizeLinear", [value, self.constant(scale), self.constant(np.uint8(zero_point))])
+        return self.snap(q, bounds)
 
     def _dequantize(self, q: str, scale: Any, zero_point: Any, **attributes: Any) -> str:
         zero = np.full(np.shape(scale), zero_point)
@@ -251,8 +269,9 @@ class _Qdq(_Writer):
 
 def _grid(node: Node) -> tuple[float, int]:
     """Scale and zero point of a lattice tensor, found behind its index maps."""
-    while node.target in (ops.pixel_shuffle, ops.repeat_channels):
-        node = node.args[0]  # type: ignore[assignment]
+    while node.target in (ops.pixel_shuffle, ops.repeat_channels, ops.concat):
+        inner = node.args[0]
+        node = inner[0] if node.target is ops.concat else inner  # type: ignore[index, assignment]
     if "scale" not in node.meta:
         raise QsearchError(f"operation {node.name!r} carries no scale; export QDQ from a lowered or stored program")
     return node.meta["scale"], node.meta["zero_point"]

@@ -48,20 +48,33 @@ def add_skip(acc: Tensor, q_skip: Tensor, k: Tensor) -> Tensor:
 
 
 def requantize(acc: Tensor, m: Tensor, m_neg: Tensor, bounds: Tensor, prelu: bool = False) -> Tensor:
-    """uint8 `zp + clip(rint(float32(acc)·m[c]), lo − zp, hi − zp)`, round half to even.
+    """uint8 `zp + clip(rint(float32(acc)·m[c]), lo − zp, hi − zp)`, round half to even, then snapped if piecewise.
 
-    m, m_neg float32 [Co]; bounds int32 [3] = (zero_point, lo, hi). With `prelu`, negative accumulators use `m_neg`.
+    m, m_neg float32 [Co]; bounds int32 [3] = (zero_point, lo, hi), or of a piecewise quantizer int32 [6] =
+    (zero_point, lo, hi, low_break, high_break, ratio), see `snap`. With `prelu`, negative accumulators use `m_neg`.
     A ReLU is `lo = zero_point`.
     """
-    zero_point, lo, hi = bounds.unbind()
+    zero_point, lo, hi = bounds[:3].unbind()
     value = acc.to(torch.float32)
     factor = m.view(1, -1, 1, 1)
     if prelu:
         factor = torch.where(acc < 0, m_neg.view(1, -1, 1, 1), factor)
     rounded = torch.round(value * factor)
-    return (zero_point + rounded.clamp((lo - zero_point).float(), (hi - zero_point).float()).to(torch.int32)).to(
-        torch.uint8
-    )
+    q = zero_point + rounded.clamp((lo - zero_point).float(), (hi - zero_point).float()).to(torch.int32)
+    return (snap(q, bounds[3:]) if bounds.numel() == 6 else q).to(torch.uint8)
+
+
+def snap(q: Tensor, pieces: Tensor) -> Tensor:
+    """int32 `q`, values outside [low_break, high_break] moved to the nearest of every `ratio`-th beyond; ties go out.
+
+    pieces int32 [3] = (low_break, high_break, ratio), 1 ≤ ratio ≤ 255. The bounds of `requantize` lie on the grid, that
+    is at low_break − i·ratio and high_break + j·ratio, so that nothing leaves them.
+    """
+    low_break, high_break, ratio = pieces.unbind()
+    half = ratio // 2
+    above = (torch.clamp(q - high_break, min=0) + half) // ratio
+    below = (torch.clamp(low_break - q, min=0) + half) // ratio
+    return torch.maximum(torch.minimum(q, high_break), low_break) + ratio * (above - below)
 
 
 def pixel_shuffle(q: Tensor, r: int) -> Tensor:

@@ -1,6 +1,8 @@
 """Honest latency: devices, interleaved timing, conditions."""
 
-from qsearch.measure.devices import BenchResult, Device, LocalDevice, open_device
+from qsearch.measure.bench import BenchResult
+from qsearch.measure.devices import Device, open_device
+from qsearch.measure.shells import DeviceLostError
 from qsearch.measure.timers import Comparison, Conditions, Ratio, Timing, interleave, now_conditions
 
 __all__ = [
@@ -8,7 +10,7 @@ __all__ = [
     "Comparison",
     "Conditions",
     "Device",
-    "LocalDevice",
+    "DeviceLostError",
     "Ratio",
     "Timing",
     "interleave",

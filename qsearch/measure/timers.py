@@ -4,13 +4,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import comb
 from typing import Any
 
 from qsearch.errors import QsearchError
 from qsearch.host import detect_host
+from qsearch.measure.sensors import read_here
 
 PAUSE_S = 0.05
 """Rest before each sample: a thread pool that still waits in a loop for work would take a core from its rival."""
@@ -28,6 +29,10 @@ class Conditions:
     date: str
     load_average: float
     """One-minute load of the machine before the first round; a quiet machine is below 0.5."""
+    temperature_c: tuple[float | None, float | None] = (None, None)
+    """Of the hottest sensor before the first and after the last round; None where it cannot be read."""
+    frequency_mhz: tuple[float | None, float | None] = (None, None)
+    """Clock of the fastest processor, likewise."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def interleave(
     reference = names[0] if reference is None else reference
     if reference not in functions:
         raise QsearchError(f"unknown timing reference {reference!r}: known are {', '.join(names)}")
-    conditions = now_conditions(device, threads, size, rounds)
+    before, conditions = read_here(), now_conditions(device, threads, size, rounds)
     repeats = {name: _repeats(function, min_sample_ms) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds):
@@ -94,6 +99,9 @@ def interleave(
         if name != reference
     }
     timings = {name: Timing(*median_interval(values), tuple(values)) for name, values in samples.items()}
+    after = read_here()
+    temperatures, clocks = (before.temperature_c, after.temperature_c), (before.frequency_mhz, after.frequency_mhz)
+    conditions = replace(conditions, temperature_c=temperatures, frequency_mhz=clocks)
     return Comparison(timings, reference, ratios, conditions)
 
 

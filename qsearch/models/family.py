@@ -25,11 +25,18 @@ class Family:
     """Regular expression of names like `edsr_r16f64_x4`; its integer groups are hyperparameters."""
     example: str
     """One name that `named` matches, for messages."""
+    parsed: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda groups: {
+        key: int(value) for key, value in groups.items() if value is not None
+    }
+    """Hyperparameters from the groups of `named`; by default each group is an integer of that name."""
+    head: Callable[[StateDict, int | None], StateDict] = lambda state, upscale: state
+    """Of a translated state dict with heads for several upscales, the part for one (None: the largest); ValueError says
+    which there are."""
 
-    def parse(self, name: str) -> dict[str, int] | None:
+    def parse(self, name: str) -> dict[str, Any] | None:
         """Hyperparameters in the name of a configuration, None when the name is not this family's."""
         match = re.fullmatch(self.named, name)
-        return {key: int(value) for key, value in match.groupdict().items()} if match else None
+        return self.parsed(match.groupdict()) if match else None
 
 
 def renamed(state: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> StateDict:

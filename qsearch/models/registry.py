@@ -39,6 +39,7 @@ def bundled_names() -> list[str]:
 def load(name_or_path: str | Path) -> LoadedModel:
     """A trained network: a bundled name, a checkpoint file, or `file.py:factory` (a function that returns a module).
 
+    `file.pt:x2` takes the ×2 head of a checkpoint with heads for several upscales; without it, the largest is taken.
     Raises `QsearchError` for an unknown name, a file that is missing, damaged or holds code, weights that are not
     finite, keys or shapes that fit no architecture, and a factory that fails.
     """
@@ -48,6 +49,9 @@ def load(name_or_path: str | Path) -> LoadedModel:
         return _from_factory(Path(factory["file"]), factory["function"])
     if text in bundled_names():
         return load_checkpoint(BUNDLED / f"{text}.safetensors")
+    head = re.fullmatch(r"(?P<file>.+):x(?P<upscale>\d+)", text)
+    if head:
+        return load_checkpoint(Path(head["file"]), int(head["upscale"]))
     if Path(text).suffix.lower() in CHECKPOINT_SUFFIXES or Path(text).is_file():
         return load_checkpoint(Path(text))
     raise QsearchError(
@@ -71,25 +75,32 @@ def build(name: str, seed: int = 0) -> LoadedModel:
     raise QsearchError(f"there is no configuration {name!r}: names look like {examples}")
 
 
-def load_checkpoint(path: Path | str) -> LoadedModel:
-    """The network whose state dict is in `path`; its architecture and hyperparameters are read from the keys."""
+def load_checkpoint(path: Path | str, upscale: int | None = None) -> LoadedModel:
+    """The network whose state dict is in `path`; its architecture and hyperparameters are read from the keys.
+
+    `upscale` chooses among the heads of a network that has several; the largest is taken without it.
+    """
     path = Path(path)
     state = read_state_dict(path)
     for family in families().values():
-        module = _fit(family, state, path)
+        module = _fit(family, state, path, upscale)
         if module is not None:
-            return _loaded(family, module, path.stem)
+            model = _loaded(family, module, path.stem)
+            if upscale not in (None, model.upscale):
+                raise QsearchError(f"checkpoint {path} upscales by {model.upscale}, not by {upscale}")
+            return model
     raise QsearchError(
         f"checkpoint {path} fits no known architecture ({', '.join(families())}); its keys are {some(list(state))}"
     )
 
 
-def _fit(family: Family, state: StateDict, path: Path) -> nn.Module | None:
+def _fit(family: Family, state: StateDict, path: Path, upscale: int | None) -> nn.Module | None:
     """A module of `family` with exactly the weights of `state`; None where the keys are not of this family."""
     try:
         translated = family.translate(dict(state))
         if translated is None:
             return None
+        translated = _one_head(family, translated, path, upscale)
         module = family.build(**family.hyperparameters(translated))
     except KeyError as error:
         raise QsearchError(f"checkpoint {path} looks like {family.name} but lacks {error.args[0]}") from error
@@ -99,6 +110,13 @@ def _fit(family: Family, state: StateDict, path: Path) -> nn.Module | None:
     _check_fit(module, translated, f"checkpoint {path} looks like {family.name}")
     module.load_state_dict(translated)
     return module
+
+
+def _one_head(family: Family, state: StateDict, path: Path, upscale: int | None) -> StateDict:
+    try:
+        return family.head(state, upscale)
+    except ValueError as error:
+        raise QsearchError(f"checkpoint {path} does not upscale by {upscale}: {error}") from error
 
 
 def _check_fit(module: nn.Module, state: StateDict, what: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 from torch.fx import GraphModule
 
+from qsearch.passes.divide import divide
 from qsearch.passes.fold import fold_affine, fold_bn
 from qsearch.passes.fuse import fuse
 from qsearch.passes.normalize import normalize
@@ -15,6 +16,7 @@ from qsearch.passes.trace import trace
 PIPELINE: tuple[Callable[[GraphModule], GraphModule], ...] = (
     normalize,
     fold_bn,
+    divide,
     fold_affine,
     fuse,
     insert_quantizers,
@@ -29,5 +31,17 @@ def prepare(model: nn.Module) -> GraphModule:
     return graph.eval()
 
 
-__all__ = ["PIPELINE", "FusedConv", "Quantizer", "fold_affine", "fold_bn", "fuse", "insert_quantizers", "normalize",
-           "prepare", "sites", "trace"]  # fmt: skip
+__all__ = [
+    "PIPELINE",
+    "FusedConv",
+    "Quantizer",
+    "divide",
+    "fold_affine",
+    "fold_bn",
+    "fuse",
+    "insert_quantizers",
+    "normalize",
+    "prepare",
+    "sites",
+    "trace",
+]

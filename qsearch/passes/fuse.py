@@ -5,6 +5,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from qsearch.errors import QsearchError
+from qsearch.passes.channels import channels_of, selection
 from qsearch.passes.operators import Add, Clip, FusedConv
 from qsearch.passes.rewrite import copy_graph, module_of, only_user
 
@@ -99,27 +100,9 @@ def _move_join(graph: GraphModule, target: Node, node: Node, skips: tuple[Node, 
 
 def _identity(graph: GraphModule, source: Node, before: Node) -> Node:
     """A 1×1 identity convolution of `source`, placed before `before`."""
-    channels = _channels(graph, source)
-    conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-    conv.weight.data = torch.ones_like(conv.weight)
+    channels = channels_of(graph, source)
     name = f"{before.name}_identity"
-    fused = FusedConv(name, conv, (0, 0))
-    fused.identity = True
+    fused = selection(name, channels, 0, channels)
     graph.add_submodule(name, fused)
     with graph.graph.inserting_before(before):
         return graph.graph.call_module(name, (source,))
-
-
-def _channels(graph: GraphModule, node: Node) -> int:
-    """Channels of the value of `node`."""
-    module = module_of(graph, node)
-    if node.op == "placeholder":
-        return 3
-    if isinstance(module, FusedConv):
-        return module.bias.numel()
-    source = node.args[0]
-    assert isinstance(source, Node)
-    channels = _channels(graph, source)
-    if isinstance(module, nn.PixelShuffle):
-        return channels // module.upscale_factor**2
-    return channels * int(getattr(module, "n", 1))

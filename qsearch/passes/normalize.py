@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,10 +12,13 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional as F
 
 from qsearch.errors import QsearchError
-from qsearch.passes.operators import Add, Affine, Clip, FusedConv, RepeatChannels
+from qsearch.passes.channels import channels_of
+from qsearch.passes.operators import Add, Affine, Clip, Concat, FusedConv, RepeatChannels, SelectChannels
 
 aten = torch.ops.aten
 IDENTITY_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d)
+ATTENTION = ("mean", "std", "var", "pool", "sigmoid", "softmax", "matmul", "bmm", "attention")
+"""Words in the names of operators that depend on the whole image or multiply activations."""
 KEPT_MODULES = (nn.BatchNorm2d, nn.ReLU, nn.PReLU, nn.PixelShuffle)
 
 
@@ -31,7 +35,7 @@ class _Normalizer:
         self.source = source
         self.root = nn.Module()
         self.graph = Graph()
-        self.values: dict[Node, Node | Tensor | float] = {}
+        self.values: dict[Node, Any] = {}
         self.count = 0
 
     def run(self) -> GraphModule:
@@ -57,6 +61,7 @@ class _Normalizer:
             return self._module(node)
         handler = HANDLERS.get(node.target)
         if handler is None:
+            _refuse_statistics(node, _operator_name(node))
             raise QsearchError(f"node {node.name!r}: operator {_operator_name(node)} is not supported")
         args = torch.fx.map_arg(node.args, lambda n: self.values[n])
         kwargs = torch.fx.map_arg(node.kwargs, lambda n: self.values[n])
@@ -71,7 +76,7 @@ class _Normalizer:
         module = self.source.get_submodule(str(node.target))
         x = self.values[node.args[0]]  # type: ignore[index]
         if isinstance(module, IDENTITY_MODULES):
-            return x  # type: ignore[return-value]
+            return x
         if isinstance(module, nn.Conv2d):
             return self.convolution(node, module, x, str(node.target))
         if isinstance(module, nn.LeakyReLU):
@@ -81,13 +86,18 @@ class _Normalizer:
         elif isinstance(module, nn.Hardtanh):
             module = Clip(float(module.min_val), float(module.max_val))
         elif not isinstance(module, KEPT_MODULES):
+            _refuse_statistics(node, type(module).__name__)
             raise QsearchError(f"node {node.name!r}: module {type(module).__name__} is not supported")
         return self.call(module, x, name=str(node.target))
 
     def convolution(self, node: Node, conv: nn.Conv2d, x: Any, name: str) -> Node:
         """A node of a `FusedConv` without skips and activation; a convolution used twice gets two names."""
         padding = _checked_padding(node, conv)
-        name = self._free(name or node.name)
+        first = name = name or node.name
+        calls = 1
+        while _has(self.root, name):
+            calls += 1
+            name = f"{first}_{calls}"
         return self.call(FusedConv(name, conv, padding), x, name=name)
 
     def call(self, module: nn.Module, *args: Any, name: str = "") -> Node:
@@ -129,6 +139,16 @@ def _attribute(root: nn.Module, name: str) -> Any:
 def _operator_name(node: Node) -> str:
     target = node.target
     return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def _refuse_statistics(node: Node, operator_name: str) -> None:
+    """Raise `QsearchError` naming the layer if `operator_name` belongs to attention."""
+    if any(word in operator_name.lower() for word in ATTENTION):
+        layer = next(reversed(node.meta.get("nn_module_stack", {}).values()), (node.name,))[0]
+        raise QsearchError(
+            f"node {node.name!r} in layer {layer!r}: {operator_name} (attention, global statistics) has no integer "
+            "form: use a variant of the network without it"
+        )
 
 
 def _is_guard(node: Node) -> bool:
@@ -226,6 +246,48 @@ def _repeat_interleave(n: _Normalizer, node: Node, x: Any, repeats: int, dim: in
     return n.call(RepeatChannels(int(repeats)), x)
 
 
+def _cat(n: _Normalizer, node: Node, tensors: Any, dim: int = 0) -> Any:
+    if dim not in (1, -3) or not all(isinstance(tensor, Node) for tensor in tensors):
+        raise ValueError("only activations can be joined, along their channels (dim=1)")
+    return n.call(Concat(), *tensors) if len(tensors) > 1 else tensors[0]
+
+
+def _split(n: _Normalizer, node: Node, x: Any, sizes: Any, dim: int = 0) -> Any:
+    channels = _channels_to_divide(n, x, dim)
+    if isinstance(sizes, int):
+        sizes = [min(sizes, channels - start) for start in range(0, channels, sizes)]
+    stops = list(accumulate(sizes))
+    return [n.call(SelectChannels(stop - size, stop), x) for size, stop in zip(sizes, stops, strict=True)]
+
+
+def _chunk(n: _Normalizer, node: Node, x: Any, chunks: int, dim: int = 0) -> Any:
+    return _split(n, node, x, -(-_channels_to_divide(n, x, dim) // chunks), dim)
+
+
+def _getitem(n: _Normalizer, node: Node, x: Any, index: Any) -> Any:
+    if isinstance(x, list):
+        return x[index]
+    index = index if isinstance(index, tuple) else (index,)
+    rest = [part for axis, part in enumerate(index) if axis != 1]
+    if not isinstance(x, Node) or any(part not in (slice(None), ...) for part in rest) or len(index) < 2:
+        raise ValueError("only channels (axis 1) can be indexed, by a slice")
+    return _slice(n, node, x, 1, index[1].start, index[1].stop, index[1].step)
+
+
+def _slice(n: _Normalizer, node: Node, x: Any, dim: int = 0, start: Any = None, stop: Any = None, step: Any = 1) -> Any:
+    channels = _channels_to_divide(n, x, dim)
+    if step not in (None, 1):
+        raise ValueError("channels can be sliced only in steps of 1")
+    start, stop, _ = slice(start, stop).indices(channels)
+    return x if (start, stop) == (0, channels) else n.call(SelectChannels(start, stop), x)
+
+
+def _channels_to_divide(n: _Normalizer, x: Any, dim: int) -> int:
+    if dim not in (1, -3) or not isinstance(x, Node):
+        raise ValueError("only the channels (dim=1) of an activation can be divided")
+    return channels_of(n.root, x)
+
+
 def _conv2d(n: _Normalizer, node: Node, x: Any, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
             padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:  # fmt: skip
     pair = lambda v: tuple(v) if isinstance(v, (list, tuple)) and len(v) == 2 else v  # noqa: E731
@@ -262,6 +324,11 @@ for _handler, _targets in (
     (_prelu, (F.prelu, torch.prelu, aten.prelu.default)),
     (_shuffle, (F.pixel_shuffle, torch.pixel_shuffle, aten.pixel_shuffle.default)),
     (_repeat_interleave, (torch.repeat_interleave, "repeat_interleave", aten.repeat_interleave.self_int)),
+    (_cat, (torch.cat, torch.concat, torch.concatenate, aten.cat.default)),
+    (_split, (torch.split, "split", aten.split.Tensor, aten.split_with_sizes.default)),
+    (_chunk, (torch.chunk, "chunk", aten.chunk.default)),
+    (_getitem, (operator.getitem,)),
+    (_slice, (aten.slice.Tensor,)),
     (_conv2d, (F.conv2d, torch.conv2d, aten.conv2d.default)),
     (_batch_norm, (aten.batch_norm.default,)),
 ):

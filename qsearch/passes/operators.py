@@ -58,6 +58,24 @@ class RepeatChannels(nn.Module):
         return x.repeat_interleave(self.n, dim=1)
 
 
+class Concat(nn.Module):
+    """Tensors joined along the channels."""
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return torch.cat(tensors, dim=1)
+
+
+class SelectChannels(nn.Module):
+    """Channels `start` to `stop` (excluded)."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.start : self.stop]
+
+
 class FusedConv(nn.Module):
     """Convolution, skip operands and activation in one: `act(conv(x) + Σ skips · skip_gain[c])`.
 
@@ -91,15 +109,16 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor, *skips: Tensor) -> Tensor:
         return self.activate(self.convolve(x, self.weight, skips))
 
-    def convolve(self, x: Tensor, weight: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """The sum before the activation, with the given weights."""
+    def convolve(self, x: Tensor, weight: Tensor, skips: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """The sum before the activation, with the given weights, and bias unless it is its own."""
         rows, columns = self.padding
+        bias = self.bias if bias is None else bias
         if self.pad_value.any():
             shift = self.pad_value.view(1, -1, 1, 1)
             x = F.pad(x - shift, (columns, columns, rows, rows)) + shift
-            y = F.conv2d(x, weight, self.bias, stride=self.stride, groups=self.groups)
+            y = F.conv2d(x, weight, bias, stride=self.stride, groups=self.groups)
         else:
-            y = F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+            y = F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding, groups=self.groups)
         for skip, gain in zip(skips, self.skip_gains, strict=True):
             y = y + skip * gain.view(1, -1, 1, 1)
         return y

@@ -5,12 +5,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from qsearch.allocation import Site, SiteKind
+from qsearch.integer.ops import snap
 from qsearch.passes.operators import FusedConv, RepeatChannels
 from qsearch.passes.rewrite import copy_graph, module_of
 
 
 class Quantizer(nn.Module):
-    """Fake quantization of one activation site: `(clip(rint(x/scale) + zp, lo, hi) − zp)·scale`.
+    """Fake quantization of one activation site: `(clip(rint(x/scale) + zp, lo, hi) − zp)·scale`, snapped if piecewise.
 
     Until a grid is set it passes its input through. It shows the value that the integer network holds there.
     """
@@ -27,8 +28,11 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.scale == 0:
             return x
-        zero_point, lo, hi = self.bounds.unbind()
-        return (torch.round(x / self.scale).clamp(lo - zero_point, hi - zero_point)) * self.scale
+        zero_point, lo, hi = self.bounds[:3].unbind()
+        steps = torch.round(x / self.scale).clamp(lo - zero_point, hi - zero_point)
+        if self.bounds.numel() == 6:
+            steps = snap(steps + zero_point, self.bounds[3:]) - zero_point
+        return steps * self.scale
 
 
 def insert_quantizers(graph: GraphModule) -> GraphModule:

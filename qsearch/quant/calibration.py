@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from qsearch.allocation import Observer
+from qsearch.allocation import Observer, QuantizerKind, SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
 from qsearch.passes.operators import FusedConv
@@ -22,6 +22,7 @@ from qsearch.passes.rewrite import copy_graph, module_of
 from qsearch.quant.equalize import ChannelRanges, equalize
 from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats, weight_scale
+from qsearch.quant.piecewise import piecewise_grid
 
 CROP = 96
 SAMPLE_SHARE = 64
@@ -43,18 +44,21 @@ class Calibration:
     """By site name; sites that read one value share one object. The image has none."""
     factors: Mapping[str, Tensor] = field(default_factory=dict)
     """Factor per channel by which the convolutions of `graph` were divided (see `equalize`)."""
-    _grids: dict[tuple[int, int, Observer], Grid] = field(default_factory=dict)
+    _grids: dict[tuple[int, int, QuantizerKind, Observer], Grid] = field(default_factory=dict)
     _weights: dict[tuple[str, int, Observer], WeightGrid] = field(default_factory=dict)
 
-    def grid(self, site: str, bits: int, observer: Observer | None = None) -> Grid:
-        """The activation grid of `site`."""
+    def grid(self, site: str, setting: SiteAllocation) -> Grid:
+        """The activation grid of `site`; a piecewise one is that of least squared error, whatever the observer."""
         if site not in self.stats:
             return self.image_grid
-        observer = observer or DEFAULT_OBSERVER
+        observer = setting.observer or DEFAULT_OBSERVER
         stats = self.stats[site]
-        key = (id(stats), bits, observer)
+        key = (id(stats), setting.bits, setting.quantizer, observer)
         if key not in self._grids:
-            self._grids[key] = activation_grid(*OBSERVERS[observer](stats, bits), bits)
+            if setting.quantizer == "piecewise":
+                self._grids[key] = piecewise_grid(stats, setting.bits)
+            else:
+                self._grids[key] = activation_grid(*OBSERVERS[observer](stats, setting.bits), setting.bits)
         return self._grids[key]
 
     def weight(self, conv: FusedConv, bits: int, observer: Observer | None = None) -> WeightGrid:

@@ -7,12 +7,14 @@ equalization (Nagel et al., ICCV 2019, §4.1), here also across skip operands an
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from qsearch.passes.operators import FusedConv
+from qsearch.passes.channels import channels_of
+from qsearch.passes.operators import Concat, FusedConv
 from qsearch.passes.quantizers import Quantizer
 from qsearch.passes.rewrite import copy_graph, module_of
 
@@ -66,8 +68,8 @@ def equalize(graph: GraphModule, factors: Mapping[str, Tensor]) -> GraphModule:
             continue
         factor = factors[conv.name]
         _divide(conv, factor.repeat_interleave(r * r))
-        for reader, operand in readers:
-            _multiply(reader, operand, factor)
+        for reader in readers:
+            _multiply(reader, factor)
     return graph
 
 
@@ -78,18 +80,45 @@ def _through_shuffle(graph: GraphModule, node: Node) -> tuple[Node, int]:
     return (user, shuffle.upscale_factor) if isinstance(shuffle, nn.PixelShuffle) else (node, 1)
 
 
-def _readers(graph: GraphModule, value: Node) -> list[tuple[FusedConv, int]] | None:
-    """Every convolution that reads `value` and as which operand; None if something else does."""
+@dataclass(frozen=True)
+class _Reader:
+    """A convolution that reads a value as its operand of this index, from channel `first` of the operand on."""
+
+    conv: FusedConv
+    operand: int
+    first: int
+
+
+def _readers(graph: GraphModule, value: Node, first: int = 0) -> list[_Reader] | None:
+    """Every convolution that reads `value`, alone or joined with others; None if something else does."""
     found = []
-    for quantizer in value.users:
-        for user in quantizer.users if isinstance(module_of(graph, quantizer), Quantizer) else ():
-            conv = module_of(graph, user)
-            if not isinstance(conv, FusedConv):
-                return None
-            found.append((conv, user.args.index(quantizer)))
-        if not isinstance(module_of(graph, quantizer), Quantizer):
+    for user in value.users:
+        module = module_of(graph, user)
+        if isinstance(module, Quantizer):
+            for reader in user.users:
+                conv = module_of(graph, reader)
+                if not isinstance(conv, FusedConv):
+                    return None
+                found.append(_Reader(conv, reader.args.index(user), first))
+        elif isinstance(module, Concat):
+            for place in _places(graph, user, value):
+                readers = _readers(graph, user, first + place)
+                if readers is None:
+                    return None
+                found += readers
+        else:
             return None
     return found
+
+
+def _places(graph: GraphModule, concat: Node, value: Node) -> list[int]:
+    """The channels of `concat` at which `value` begins."""
+    places, place = [], 0
+    for operand in concat.args:
+        if operand is value:
+            places.append(place)
+        place += channels_of(graph, operand)  # type: ignore[arg-type]
+    return places
 
 
 def _divide(conv: FusedConv, factor: Tensor) -> None:
@@ -99,11 +128,14 @@ def _divide(conv: FusedConv, factor: Tensor) -> None:
         gain.data = gain / factor
 
 
-def _multiply(conv: FusedConv, operand: int, factor: Tensor) -> None:
-    if operand > 0:
-        conv.skip_gains[operand - 1].data = conv.skip_gains[operand - 1] * factor
+def _multiply(reader: _Reader, factor: Tensor) -> None:
+    conv, span = reader.conv, slice(reader.first, reader.first + len(factor))
+    if reader.operand > 0:
+        gain = conv.skip_gains[reader.operand - 1]
+        gain.data[span] = gain[span] * factor
         return
-    per_group = conv.weight.shape[1]
-    grouped = factor.view(conv.groups, 1, per_group, 1, 1)
+    per_input = torch.ones(conv.pad_value.numel())
+    per_input[span] = factor
+    grouped = per_input.view(conv.groups, 1, conv.weight.shape[1], 1, 1)
     weight = conv.weight.view(conv.groups, -1, *conv.weight.shape[1:])
     conv.weight = nn.Parameter((weight * grouped).reshape(conv.weight.shape), requires_grad=False)

@@ -17,9 +17,9 @@ def fake_quantized(calibration: Calibration, allocation: Allocation) -> GraphMod
     for module in graph.modules():
         if isinstance(module, Quantizer):
             site = allocation.sites[module.site]
-            grid = calibration.grid(module.site, site.bits, site.observer)
+            grid = calibration.grid(module.site, site)
             module.scale = torch.tensor(grid.scale)
-            module.bounds = torch.tensor([grid.zero_point, grid.lo, grid.hi], dtype=torch.float32)
+            module.bounds = torch.tensor(grid.bounds, dtype=torch.float32)
         elif isinstance(module, FusedConv):
             site = allocation.sites[f"{module.name}.weight"]
             module.weight.data = calibration.weight(module, site.bits, site.observer).dequantize()

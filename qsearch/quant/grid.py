@@ -1,21 +1,33 @@
 """The lattice of one quantized tensor: which integers it uses and what they mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qsearch.integer.ops import snap
+
 
 @dataclass(frozen=True)
 class Grid:
-    """Lattice integers `lo … hi` that stand for `(q − zero_point)·scale`; at most 2^bits of 0 … 255."""
+    """Lattice integers `lo … hi` that stand for `(q − zero_point)·scale`; at most 2^bits of 0 … 255.
+
+    `pieces` of a piecewise quantizer are (low_break, high_break, ratio): outside the breakpoints only every `ratio`-th
+    integer is used (see `qsearch.integer.ops.snap`).
+    """
 
     scale: float
     """A float32 value."""
     zero_point: int
     lo: int
     hi: int
+    pieces: tuple[int, int, int] | None = None
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """What the operation `requantize` takes as `bounds`: three numbers, or six."""
+        return self.zero_point, self.lo, self.hi, *(self.pieces or ())
 
     @property
     def span(self) -> int:
@@ -26,10 +38,14 @@ class Grid:
         """The same lattice with real clip bounds (a ReLU is `clipped(0, None)`)."""
         low = self.lo if lo is None else max(self.lo, self._nearest(lo))
         high = self.hi if hi is None else min(self.hi, self._nearest(hi))
-        return Grid(self.scale, self.zero_point, low, max(low, high))
+        return replace(self, lo=low, hi=max(low, high))
 
     def _nearest(self, value: float) -> int:
-        return self.zero_point + int(np.rint(np.float32(value) / np.float32(self.scale)))
+        """The lattice value nearest to a real one."""
+        q = self.zero_point + int(np.rint(np.float32(value) / np.float32(self.scale)))
+        if self.pieces is None:
+            return q
+        return int(snap(torch.tensor(q), torch.tensor(self.pieces)))
 
 
 def activation_grid(lo: float, hi: float, bits: int) -> Grid:

@@ -58,8 +58,14 @@ def percentile(stats: ValueStats, bits: int) -> tuple[float, float]:
 
 
 def mse(stats: ValueStats, bits: int) -> tuple[float, float]:
-    """The range whose grid has the least mean squared error on the histogram, by coordinate descent."""
-    lo, hi = min(stats.lo, 0.0), max(stats.hi, 0.0)
+    """The range whose grid has the least mean squared error on the histogram, by coordinate descent from two starts."""
+    found = [_descend(stats, *start, bits) for start in (minmax(stats, bits), percentile(stats, bits))]
+    errors = _grid_errors(stats, np.array([lo for lo, _ in found]), np.array([hi for _, hi in found]), bits)
+    return found[int(np.argmin(errors))]
+
+
+def _descend(stats: ValueStats, lo: float, hi: float, bits: int) -> tuple[float, float]:
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
     shrinks = np.linspace(1.0, 0.02, 99)
     for _ in range(2 if lo < 0 < hi else 1):
         if hi > 0:

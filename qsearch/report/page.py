@@ -101,10 +101,15 @@ def _front(data: ReportData) -> str:
     )
     key = "".join(f'<span><svg width="16" height="16">{mark}</svg>{text}</span>' for mark, text in marks)
     return (
-        "<h2>The front</h2><p>Every trial is measured; up and to the left is better. "
+        f"<h2>The front</h2><p>Every trial is measured{_but(data)}; up and to the left is better. "
         "Point at a trial for its figures.</p>"
         f'<div class="key">{key}</div><div class="charts">{charts}</div>{_table(data)}'
     )
+
+
+def _but(data: ReportData) -> str:
+    modelled = any("latency_modelled_ms" in point.metrics for point in data.points)
+    return ", but its latency, which is modelled from machine code" if modelled else ""
 
 
 def _table(data: ReportData) -> str:

@@ -4,6 +4,7 @@ from qsearch.search.budget import Budget, parse_budget
 from qsearch.search.front import front, hypervolume, non_dominated
 from qsearch.search.history import History, Point, load_history
 from qsearch.search.objective import OBJECTIVES, Objective, human, parse_objectives
+from qsearch.search.price import Predict
 from qsearch.search.selection import Selection, select
 from qsearch.search.sensitivity import Measurement, Sensitivity, read_sensitivity
 from qsearch.search.study import run_search
@@ -15,6 +16,7 @@ __all__ = [
     "Measurement",
     "Objective",
     "Point",
+    "Predict",
     "Selection",
     "Sensitivity",
     "front",

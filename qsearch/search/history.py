@@ -8,7 +8,6 @@ front.json          the non-dominated trials so far
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,31 +133,6 @@ def point_of(trial: FrozenTrial, base: Allocation) -> Point:
     return Point(
         trial.number, notes["metrics"], base.replace(trial.params), notes.get("origin", "search"), notes["seconds"]
     )
-
-
-def append_line(path: Path, lines: str, flush: bool) -> None:
-    """Append whole lines; with `flush` they are on the disk when this returns. Raises `QsearchError` when it cannot."""
-    try:
-        with path.open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
-    except OSError as error:
-        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def drop_torn_tail(path: Path) -> None:
-    """Cut a last line that a kill left unfinished, so that the next line starts on its own."""
-    if not path.exists():
-        return
-    try:
-        with path.open("r+b") as file:
-            content = file.read()
-            if content and not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-    except OSError as error:
-        raise QsearchError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _read_search(folder: Path) -> dict[str, Any]:

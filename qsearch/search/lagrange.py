@@ -3,49 +3,27 @@
 import numpy as np
 
 from qsearch.search.noise import BITS, Table
-from qsearch.search.price import Price, conv_pairs
+from qsearch.search.price import Price
 from qsearch.search.space import Bits, Space
-
-_SWEEPS = 10
 
 
 class Lagrangian:
-    """Minimises `Σ table[j, b_j] + λ·price(b)` by exact steps on one convolution (weight and input together) at a time.
-
-    Where the price couples nothing but the weight and the input of a convolution (BitOPs, bytes) one sweep is exact.
-    """
+    """Minimises `Σ table[j, b_j] + λ·price(b)`: exactly, because the price couples only weight and input of a conv."""
 
     def __init__(self, space: Space, table: Table, price: Price) -> None:
         self.table, self.price = table, price
-        self.values = BITS
-        self.pairs = conv_pairs(space)
-        paired = {j for pair in self.pairs for j in pair}
-        self.singles = [j for j in range(len(space.names)) if j not in paired]
         self.top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
 
     def minimise(self, lam: float) -> Bits:
-        """The bits of least noise + λ·price, int64 [J]."""
+        """The bits of least noise + λ·price, int64 [J]; of equals the most."""
         bits = self.top.copy()
-        for _ in range(_SWEEPS):
-            before = bits.copy()
-            for i, j in self.pairs:
-                bits[i], bits[j] = self._best_pair(bits, i, j, lam)
-            for j in self.singles:
-                slope = self.price.linear[j] + self.price.pairs[j] @ bits
-                bits[j] = self.values[int(np.argmin(self.table[j] + lam * slope * self.values))]
-            if np.array_equal(bits, before):
-                break
+        for (i, j), prices in self.price.pairs.items():
+            total = (self.table[i][:, None] + self.table[j] + lam * prices)[::-1, ::-1]
+            row, column = np.unravel_index(int(np.argmin(total)), total.shape)
+            bits[i], bits[j] = BITS[::-1][row], BITS[::-1][column]
+        for j, row_prices in self.price.singles.items():
+            bits[j] = BITS[::-1][int(np.argmin((self.table[j] + lam * row_prices)[::-1]))]
         return bits
-
-    def _best_pair(self, bits: Bits, i: int, j: int, lam: float) -> tuple[int, int]:
-        coupling = self.price.pairs[i, j]
-        slope_i = self.price.linear[i] + self.price.pairs[i] @ bits - coupling * bits[j]
-        slope_j = self.price.linear[j] + self.price.pairs[j] @ bits - coupling * bits[i]
-        v = self.values
-        total = (self.table[i] + lam * slope_i * v)[:, None] + (self.table[j] + lam * slope_j * v)[None, :]
-        total = total + lam * coupling * np.outer(v, v)
-        row, column = np.unravel_index(int(np.argmin(total)), total.shape)
-        return int(v[row]), int(v[column])
 
     def at_price(self, target: float, steps: int = 14) -> Bits:
         """The bits on the hull whose price comes nearest to `target` from below, by bisection of log λ."""

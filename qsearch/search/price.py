@@ -1,41 +1,51 @@
-"""A cost as a quadratic function of the bits, learnt by asking the cost function itself."""
+"""A cost as a sum of tables over the bits: one for weight and input of each convolution, one for each other site.
 
-from collections.abc import Callable, Sequence
+BitOPs and bytes are such sums exactly, and so is the time of a network whose kernels run one after the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsearch.allocation import Allocation
+from qsearch.search.noise import BITS
 from qsearch.search.space import Bits, Space
 
 Cost = Callable[[Allocation], dict[str, float]]
 """The cheap metrics of an allocation, exact: any of bitops, weight_bytes, peak_bytes."""
 
+Predict = Callable[[Allocation], float]
+"""An estimate of one metric of an allocation: a sum over convolutions and sites."""
+
+Pair = tuple[int, int]
+"""Indices of the weight and of the input of one convolution."""
+
 
 @dataclass(frozen=True)
 class Price:
-    """`constant + Σ linear[j]·b[j] + ½ Σ pairs[i, j]·b[i]·b[j]`; linear [J], pairs [J, J] symmetric, zero diagonal."""
+    """`constant + Σ pairs[i, j][b_i, b_j] + Σ singles[j][b_j]`, tables indexed by bits − 2: float64 [7, 7] and [7]."""
 
     constant: float
-    linear: NDArray[np.float64]
-    pairs: NDArray[np.float64]
+    pairs: Mapping[Pair, NDArray[np.float64]]
+    singles: Mapping[int, NDArray[np.float64]]
 
     def __call__(self, bits: Bits) -> float:
         """The cost of these bits."""
-        return float(self.constant + self.linear @ bits + 0.5 * bits @ self.pairs @ bits)
+        at = bits - BITS[0]
+        paired = sum(table[at[i], at[j]] for (i, j), table in self.pairs.items())
+        return float(self.constant + paired + sum(table[at[j]] for j, table in self.singles.items()))
 
 
 def probe(cost: Cost, space: Space, names: Sequence[str]) -> list[Price]:
     """The prices of the metrics `names`, each normalised to 1 at the most bits of every site.
 
-    Exact for a cost that is linear in every site and bilinear only between the weight and the input of one
-    convolution, as BitOPs and weight bytes are; for others, such as the peak of live activations, a chord from the most
-    to the fewest bits of each site. It asks `cost` once per site and once per convolution.
+    Asks `cost` once per site and once per convolution: exact for a cost that is linear in every site and bilinear in
+    the weight and the input of a convolution; for others, such as the peak of live activations, a chord from the most
+    to the fewest bits.
     """
-    top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
-    low = np.array([min(site.choices) for site in space.sites], dtype=np.int64)
-    step = (low - top).astype(np.float64)
+    top, low = _ends(space)
 
     def ask(*lowered: int) -> NDArray[np.float64]:
         bits = top.copy()
@@ -44,30 +54,77 @@ def probe(cost: Cost, space: Space, names: Sequence[str]) -> list[Price]:
         return np.array([float(metrics[name]) for name in names])
 
     at_top = ask()
-    alone = np.stack([ask(j) for j in range(len(top))]) - at_top
-    pairs = np.zeros((len(names), len(top), len(top)))
-    for i, j in conv_pairs(space):
-        both = ask(i, j) - at_top
-        pairs[:, i, j] = pairs[:, j, i] = (both - alone[i] - alone[j]) / (step[i] * step[j])
+    # From 0 at the most bits of a site to 1 at the fewest.
+    share = (top[:, None] - BITS) / np.maximum(top - low, 1)[:, None]
+    alone = [ask(j) - at_top for j in range(len(top))]
+    pairs = {(i, j): ask(i, j) - at_top - alone[i] - alone[j] for i, j in conv_pairs(space)}
     prices = []
     for k, scale in enumerate(np.where(at_top == 0, 1.0, at_top)):
-        linear = alone[:, k] / step - pairs[k] @ top
-        constant = at_top[k] - linear @ top - 0.5 * top @ pairs[k] @ top
-        prices.append(Price(constant / scale, linear / scale, pairs[k] / scale))
+        slopes = [alone[j][k] * share[j] / scale for j in range(len(top))]
+        tables = {
+            (i, j): slopes[i][:, None] + slopes[j] + np.outer(share[i], share[j]) * coupling[k] / scale
+            for (i, j), coupling in pairs.items()
+        }
+        prices.append(Price(float(at_top[k] / scale), tables, {j: slopes[j] for j in singles(space)}))
     return prices
 
 
+def tabulate(predict: Predict, space: Space) -> Price:
+    """The price of a metric that `predict` gives as a sum over convolutions, normalised to 1 at the most bits.
+
+    Asks for every pair of bits of every convolution and all bits of every other site.
+    """
+    top, _ = _ends(space)
+
+    def ask(changes: Mapping[int, int]) -> float:
+        bits = top.copy()
+        for j, value in changes.items():
+            bits[j] = value
+        return predict(space.allocation(bits))
+
+    at_top = ask({})
+    scale = at_top or 1.0
+
+    def choices(j: int) -> list[int]:
+        return [int(b) for b in BITS if b in space.sites[j].choices]
+
+    pairs = {(i, j): np.zeros((len(BITS), len(BITS))) for i, j in conv_pairs(space)}
+    for (i, j), table in pairs.items():
+        for b in choices(i):
+            for c in choices(j):
+                table[b - BITS[0], c - BITS[0]] = (ask({i: b, j: c}) - at_top) / scale
+    alone = {j: np.zeros(len(BITS)) for j in singles(space)}
+    for j, row in alone.items():
+        for b in choices(j):
+            row[b - BITS[0]] = (ask({j: b}) - at_top) / scale
+    return Price(at_top / scale, pairs, alone)
+
+
 def mix(prices: Sequence[Price], weights: NDArray[np.float64]) -> Price:
-    """The weighted sum of prices."""
+    """The weighted sum of prices of one space."""
+    weighted = [(float(w), price) for w, price in zip(weights, prices, strict=True)]
     return Price(
-        float(sum(w * price.constant for w, price in zip(weights, prices, strict=True))),
-        np.sum([w * price.linear for w, price in zip(weights, prices, strict=True)], axis=0),
-        np.sum([w * price.pairs for w, price in zip(weights, prices, strict=True)], axis=0),
+        sum(w * price.constant for w, price in weighted),
+        {pair: np.sum([w * price.pairs[pair] for w, price in weighted], axis=0) for pair in prices[0].pairs},
+        {j: np.sum([w * price.singles[j] for w, price in weighted], axis=0) for j in prices[0].singles},
     )
 
 
-def conv_pairs(space: Space) -> list[tuple[int, int]]:
-    """Indices of the weight and the input of every convolution where both are searched."""
+def conv_pairs(space: Space) -> list[Pair]:
+    """The weight and the input of every convolution where both are searched."""
     where = {name: index for index, name in enumerate(space.names)}
     weights = [name.removesuffix(".weight") for name in space.names if name.endswith(".weight")]
     return [(where[f"{conv}.weight"], where[f"{conv}.input"]) for conv in weights if f"{conv}.input" in where]
+
+
+def singles(space: Space) -> list[int]:
+    """The sites in none of `conv_pairs`."""
+    paired = {j for pair in conv_pairs(space) for j in pair}
+    return [j for j in range(len(space.names)) if j not in paired]
+
+
+def _ends(space: Space) -> tuple[Bits, Bits]:
+    """The most and the fewest bits of every site."""
+    top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
+    low = np.array([min(site.choices) for site in space.sites], dtype=np.int64)
+    return top, low

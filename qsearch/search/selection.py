@@ -24,6 +24,7 @@ def select(
     folders: Sequence[Path | str],
     *,
     max_latency_ms: float | None = None,
+    max_latency_modelled_ms: float | None = None,
     min_psnr_db: float | None = None,
     max_drop_db: float | None = None,
     max_weight_bytes: float | None = None,
@@ -45,6 +46,7 @@ def select(
     floor = _quality_floor(runs, min_psnr_db, max_drop_db)
     ceilings = {
         "latency_ms": max_latency_ms,
+        "latency_modelled_ms": max_latency_modelled_ms,
         "weight_bytes": max_weight_bytes,
         "bitops": max_bitops,
         "peak_bytes": max_peak_bytes,
@@ -84,7 +86,7 @@ def _check_comparable(runs: Sequence[History]) -> None:
     for run in runs:
         if not run.points:
             raise QsearchError(f"{run.folder} has no finished trial yet: continue its search first")
-        for key in ("images", "protocol", "device"):
+        for key in ("images", "protocol", "device", "latency model"):
             if run.conditions.get(key) != runs[0].conditions.get(key):
                 raise QsearchError(
                     f"{runs[0].folder} and {run.folder} cannot be compared: their {key} differ "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qsearch.allocation import Allocation
 from qsearch.errors import QsearchError
-from qsearch.search.history import append_line, drop_torn_tail
+from qsearch.files import append_line, drop_torn_tail
 from qsearch.search.noise import squared_error
 from qsearch.search.space import Space
 

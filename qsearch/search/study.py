@@ -19,12 +19,13 @@ from optuna.trial import TrialState
 
 from qsearch.allocation import Allocation, Site, uniform
 from qsearch.errors import QsearchError
+from qsearch.files import append_line, drop_torn_tail
 from qsearch.search import history
 from qsearch.search.budget import Budget
 from qsearch.search.front import write_front
 from qsearch.search.history import History
 from qsearch.search.objective import Objective
-from qsearch.search.price import Cost, probe
+from qsearch.search.price import Cost, Predict, Price, probe, tabulate
 from qsearch.search.progress import SearchProgress
 from qsearch.search.sampler import FrontSampler
 from qsearch.search.sensitivity import Measure, Sensitivity, measure_sensitivity, plan, read_sensitivity
@@ -44,6 +45,7 @@ def run_search(
     budget: Budget,
     *,
     quality: Measure | None = None,
+    predict: Mapping[str, Predict] | None = None,
     base: Allocation | None = None,
     seed: int = 0,
     identity: Mapping[str, str] | None = None,
@@ -55,9 +57,10 @@ def run_search(
 
     `measure(allocation)` gives the expensive metrics, `psnr_y_db` among them; `cost(allocation)` the exact cheap ones;
     together they give every objective. `quality` is `measure` without timing, for the sensitivities, where latency is
-    an objective. `base` (default: the most bits everywhere) fixes the quantizers and the sites without a choice.
-    `identity` names what the search must not mix (network, images); `conditions` and `references` (metrics of `float`,
-    `bicubic`) are kept for selection and report.
+    an objective; `predict` has estimates of such objectives that are cheap to ask for, and proposals follow them.
+    `base` (default: the most bits everywhere) fixes the quantizers and the sites without a choice. `identity` names
+    what the search must not mix (network, images); `conditions` and `references` (metrics of `float`, `bicubic`) are
+    kept for selection and report.
 
     Raises `QsearchError` when `folder` holds another search, another process searches in it, or a metric is not finite.
     """
@@ -69,7 +72,7 @@ def run_search(
         history.claim_folder(folder, marks, base, conditions or {}, references or {})
         with SearchProgress(objectives, progress) as shown:
             search = _Search(folder, space, measure, cost, objectives, budget, shown)
-            search.prepare(sites, quality or measure, seed)
+            search.prepare(sites, quality or measure, predict or {}, seed)
             search.go_on()
     return history.load_history(folder)
 
@@ -95,12 +98,11 @@ class _Search:
         self.began = time.monotonic()
         self.spent_before = read_sensitivity(folder / history.SENSITIVITY).seconds + sum(p.seconds for p in self.points)
 
-    def prepare(self, sites: Sequence[Site], quality: Measure, seed: int) -> None:
+    def prepare(self, sites: Sequence[Site], quality: Measure, predict: Mapping[str, Predict], seed: int) -> None:
         """Measure the sensitivities, make the sampler, enqueue the uniform allocations and the seeds."""
-        at_base = self.cost(self.space.base)
-        names = [objective.name for objective in self.objectives if objective.name in at_base] or list(at_base)
         sensitivity = self._sensitivity(quality)
-        self.study.sampler = sampler = FrontSampler(self.space, sensitivity, probe(self.cost, self.space, names), seed)
+        prices = self._prices(predict)
+        self.study.sampler = sampler = FrontSampler(self.space, sensitivity, prices, seed)
         self._recover()
         if not self.study.user_attrs.get("seeded"):
             for bits in range(8, 1, -1):
@@ -124,6 +126,16 @@ class _Search:
             self._finish(trial.number, metrics)
             write_front(self.folder / history.FRONT, self.points, self.objectives)
             self.shown.update(min(self._share(), 1.0), f"{len(self.points)} trials", self.points)
+
+    def _prices(self, predict: Mapping[str, Predict]) -> list[Price]:
+        """What proposals are to save: every objective that can be foretold, or any cost where none can."""
+        names = [objective.name for objective in self.objectives]
+        known = self.cost(self.space.base)
+        exact = [name for name in names if name in known]
+        foretold = [tabulate(predict[name], self.space) for name in names if name in predict and name not in known]
+        if exact or not foretold:
+            foretold += probe(self.cost, self.space, exact or list(known))
+        return foretold
 
     def _sensitivity(self, quality: Measure) -> Sensitivity:
         wanted = plan(self.space, self.budget.trials)
@@ -190,7 +202,7 @@ class _Search:
 
 def _open_study(folder: Path, objectives: Sequence[Objective]) -> optuna.Study:
     """The folder's study, made or mended. The caller is the only process that writes it."""
-    history.drop_torn_tail(folder / history.JOURNAL)
+    drop_torn_tail(folder / history.JOURNAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=history.open_journal(_Journal(folder / history.JOURNAL), folder),
@@ -218,7 +230,7 @@ class _Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         milestone = any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs)
-        history.append_line(self.path, lines, flush=milestone)
+        append_line(self.path, lines, flush=milestone)
 
 
 @contextmanager

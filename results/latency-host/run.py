@@ -1,94 +1,111 @@
-"""EDSR-baseline ×4 at INT8 on this machine against ONNX Runtime, and what evaluating one allocation costs.
+"""Whole networks at INT8 on this machine against every installed runtime, and what evaluating one allocation costs.
 
-    python results/latency-host/run.py
+    python results/latency-host/run.py [--rounds N] [--only NAME]
 
-Whole networks from a uint8 image to a uint8 image (16 blocks, 64 channels, input 320×180), interleaved rounds, at one
-and two threads; the VNNI peak is a register-only loop timed in the same rounds. The second part, which needs
-../shared/data, times the evaluation of one allocation of rnet9_x4 on Set14 (quantizing the weights, repacking, the
-compiled network, PSNR) against the float32 PyTorch forward alone. Run it on a quiet machine; it writes table.json and
-README.md here.
+EDSR-baseline ×4, RNet, SRResNet ×4, CARN-M ×4 and an IMDN without attention at 320×180, ABPN ×3 from 640×360 to 1080p,
+from a uint8 image to a uint8 image, interleaved rounds, at one and two threads. All runtimes quantize the same float
+network on the same images; LiteRT runs the authors' file of ABPN. The VNNI peak is a register-only loop timed in the
+same rounds. Published weights come from ../shared/data; without it, random weights of the same shapes do, and the
+authors' file and the last part are left out: there one allocation of rnet9_x4 is evaluated on Set14 (quantizing the
+weights, repacking, the compiled network, PSNR) against the float32 PyTorch forward alone. Run it on a quiet machine;
+it writes table.json, README.md and report.html here.
 """
 
+import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.fx import GraphModule
 
 from qsearch import samples
 from qsearch.allocation import uniform
+from qsearch.commands.against import conditions_of
+from qsearch.compile import tuning
 from qsearch.compile.host import HostNetwork
-from qsearch.compile.timing import peak_loop, step_times
+from qsearch.compile.timing import StepTime, peak_loop, step_times
 from qsearch.data import shared_data
 from qsearch.evaluation import Measurer
 from qsearch.files import write_atomic, write_json
 from qsearch.images import read_lr_images, read_pairs
-from qsearch.measure.peers import OnnxRuntime, float_onnx, int8_onnx
+from qsearch.measure.against import OURS, Against, measure_against, picture
+from qsearch.measure.peers import Subject
 from qsearch.measure.timers import interleave
-from qsearch.models import build, load, to_input
+from qsearch.models import LoadedModel, build, load, to_input
 from qsearch.network import CalibratedNetwork
-from qsearch.passes import prepare
+from qsearch.report.peers_page import cells_of, write_peers_page
 
-SIZE = (180, 320)
-ROUNDS, EVALUATION_ROUNDS = 15, 3
-LIMITS = {1: 0.62, 2: 0.5}
-PEAK_SHARE, EVALUATION_LIMIT = 0.85, 0.35
+ROUNDS, EVALUATION_ROUNDS, PEAK_ROUNDS = 15, 3, 15
+PEERS = ("onnxruntime", "openvino", "litert", "ncnn", "torch")
+PEER_LIMIT, PEAK_LIMIT = 0.85, 0.9
+ABPN_LIMIT_MS, ABPN_RATIO, EVALUATION_LIMIT = 13.5, 0.27, 0.35
+PEAK = "VNNI peak"
 HERE = Path(__file__).parent
 
-PAGE = """# Latency on the host
 
-Made by `python results/latency-host/run.py` on {date}: {cpu}, load average {load:.2f} before the first round.
-EDSR-baseline ×4 (16 blocks, 64 channels), input 320×180, uint8 image to uint8 image, {rounds} interleaved rounds;
-medians in ms with the 95 % confidence interval of the median. Ratios are paired, round by round.
+@dataclass(frozen=True)
+class Network:
+    """One network of the table: its published weights where they are, else a configuration of the same shapes."""
 
-| network | {heads} |
-|---|{rules}|
-{rows}
+    title: str
+    configuration: str
+    weights: str = ""
+    size: tuple[int, int] = (180, 320)
+    litert: str = ""
 
-Ratio to ONNX Runtime INT8 (its own QDQ quantization, u8s8, per channel): {ratios}.
-
-| | {heads} |
-|---|{rules}|
-{peak_rows}
-
-## Evaluating one allocation
-
-{evaluation}
-"""
+    def model(self, data: Path | None) -> LoadedModel:
+        """The float network."""
+        return load(data / "weights" / self.weights) if data and self.weights else build(self.configuration)
 
 
-def whole_network(threads: int) -> dict[str, Any]:
-    """One interleaved run at `threads`, with the peak and the share of each 64→64 kernel."""
-    model = build("edsr_r16f64_x4")
-    images = samples.calibration_images(4)
-    network = CalibratedNetwork.make(model, images)
-    image = np.ascontiguousarray(np.resize(images[0], (*SIZE, 3)))
-    ours = HostNetwork(network.program(uniform(network.sites, 8, 8)), threads)
-    floating = float_onnx(prepare(model.module), model.white)
-    peers = {
-        "ONNX Runtime INT8": OnnxRuntime(int8_onnx(floating, [crop[:96, :96] for crop in images]), threads),
-        "ONNX Runtime FP32": OnnxRuntime(floating, threads),
-    }
+NETWORKS = {
+    "edsr": Network("EDSR-baseline ×4", "edsr_r16f64_x4"),
+    "rnet": Network("RNet ×4", "edsr_r9f64_x4", "rnet9_x4.pt"),
+    "srresnet": Network("SRResNet ×4, 8 blocks", "srresnet_r8_x4", "srresnet_bn8_x4.pt"),
+    "carn": Network("CARN-M ×4", "carn_m_x4", "carn_m_x234.pt"),
+    "imdn": Network("IMDN ×4 without attention", "imdn_lite_x4"),
+    "abpn": Network("ABPN ×3", "abpn_f28_x3", "abpn_x3_fp32.pt", (360, 640), "abpn_x3_int8_qat.tflite"),
+}
+
+
+def quantized(network: Network, data: Path | None) -> tuple[Subject, GraphModule]:
+    """What the peers get, and our integer program of it at W8A8."""
+    model = network.model(data)
+    images = read_lr_images(data / "calibration", 8) if data else samples.calibration_images(model.upscale)
+    calibrated = CalibratedNetwork.make(model, images)
+    program = calibrated.program(uniform(calibrated.sites, 8, 8))
+    litert = data / "weights" / network.litert if data and network.litert else None
+    return Subject(model, images, network.size, litert), program
+
+
+def measure(subject: Subject, program: GraphModule, threads: int, rounds: int) -> tuple[Against, dict[str, Any]]:
+    """One interleaved run, and the share of the VNNI peak that our kernels reach."""
+    ours = HostNetwork(program, threads, choose=tuning.measured(threads))
     peak, peak_gmac = peak_loop(ours.isa, threads)
-    functions: dict[str, Any] = {"qsearch INT8": lambda: ours.run(image), "peak": peak}
-    functions |= {name: lambda peer=peer: peer.run(image) for name, peer in peers.items()}
-    compared = interleave(functions, ROUNDS, "ONNX Runtime INT8", threads=threads, size=SIZE)
-    steps = step_times(ours, image, ROUNDS)
-    peak_speed = peak_gmac / min(compared.timings["peak"].samples_ms) * 1e3
-    body = [s for s in steps if s.spec.in_channels == s.spec.out_channels == 64 and s.spec.kernel == (3, 3)]
-    return {
-        "threads": threads,
-        "conditions": asdict(compared.conditions),
-        "timings": {name: {**asdict(timing), "samples_ms": None} for name, timing in compared.timings.items()},
-        "ratios": {name: asdict(ratio) for name, ratio in compared.ratios.items()},
-        "peak_gmac_per_s": peak_speed,
-        "floor_ms": sum(step.gmac for step in steps) / peak_speed * 1e3,
-        "kernel_peak_share": {"worst": min(s.gmac_per_s for s in body) / peak_speed,
-                              "median": float(np.median([s.gmac_per_s for s in body])) / peak_speed},
-        "steps": [{"name": s.name, "best_ms": s.best_ms, "gmac_per_s": s.gmac_per_s} for s in steps],
-    }  # fmt: skip
+    run = measure_against(program, subject, PEERS, threads, rounds, {PEAK: peak})
+    steps = step_times(ours, picture(subject.images, subject.size), min(rounds, PEAK_ROUNDS))
+    speed = peak_gmac / min(run.extra[PEAK].samples_ms) * 1e3
+    floor = sum(_needed_gmac(step) for step in steps) / speed * 1e3
+    own = next(row for row in run.rows if row.name == OURS).timing.median_ms
+    return run, {
+        "peak_gmac_per_s": speed,
+        "floor_ms": floor,
+        "share_of_peak": floor / own,
+        "steps": [{"name": s.name, "algorithm": s.spec.algorithm, "best_ms": s.best_ms} for s in steps],
+    }
+
+
+def _needed_gmac(step: StepTime) -> float:
+    return step.gmac / step.spec.groups
+
+
+def as_json(run: Against) -> dict[str, Any]:
+    """A run without its single samples."""
+    rows = [{**asdict(row), "timing": {**asdict(row.timing), "samples_ms": None}} for row in run.rows]
+    return {"threads": run.conditions.threads, "rows": rows, "refused": dict(run.refused),
+            "conditions": asdict(run.conditions)}  # fmt: skip
 
 
 def evaluation(data: Path, threads: int) -> dict[str, Any]:
@@ -129,50 +146,85 @@ def evaluation(data: Path, threads: int) -> dict[str, Any]:
     }
 
 
-def row(name: str, runs: list[dict[str, Any]]) -> str:
-    """One line of the table."""
-    cells = [f"{t['median_ms']:.1f} ({t['low_ms']:.1f}–{t['high_ms']:.1f})" for t in (r["timings"][name] for r in runs)]
-    return f"| {name} | {' | '.join(cells)} |"
+def section(network: Network, runs: list[Against], peaks: list[dict[str, Any]]) -> str:
+    """The part of the page about one network."""
+    height, width = network.size
+    lines = [f"## {network.title}, {width}×{height}", ""]
+    for run, peak in zip(runs, peaks, strict=True):
+        threads = run.conditions.threads
+        lines += [f"{threads} thread{'s' * (threads > 1)}:", "",
+                  "| runtime | version | median ms | 95 % interval | ours / this | SQNR dB to float | to ours |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+        lines += ["| " + " | ".join(cells_of(row)) + " |" for row in run.rows]
+        lines += ["", f"The multiplications alone take {peak['floor_ms']:.2f} ms at the VNNI peak of "
+                  f"{peak['peak_gmac_per_s']:.0f} GMAC/s: {peak['share_of_peak']:.0%} of our time.", ""]  # fmt: skip
+        lines += [f"Not measured: {line}" for line in run.refused.values()]
+    return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure and write the page."""
-    runs = [whole_network(threads) for threads in (1, 2)]
-    data = shared_data()
-    evaluations = [evaluation(data, threads) for threads in (1, 2)] if data else []
-    write_json(HERE / "table.json", {"networks": runs, "evaluation": evaluations})
-    ratios = ", ".join(
-        f"{r['ratios']['qsearch INT8']['median']:.3f} at {r['threads']} thread{'s' * (r['threads'] > 1)} "
-        f"(wanted: at most {LIMITS[r['threads']]})"
-        for r in runs
-    )
-    peak_rows = [
-        "| VNNI peak, GMAC/s | " + " | ".join(f"{r['peak_gmac_per_s']:.0f}" for r in runs) + " |",
-        "| whole network at peak, ms | " + " | ".join(f"{r['floor_ms']:.1f}" for r in runs) + " |",
-        f"| slowest 64→64 kernel, share of peak (wanted: {PEAK_SHARE}) | "
-        + " | ".join(f"{r['kernel_peak_share']['worst']:.2f}" for r in runs)
-        + " |",
-        "| median 64→64 kernel, share of peak | "
-        + " | ".join(f"{r['kernel_peak_share']['median']:.2f}" for r in runs)
-        + " |",
-    ]
+def verdicts(results: dict[str, tuple[list[Against], list[dict[str, Any]]]]) -> list[str]:
+    """What was wanted, and what came of it, one line each."""
+    lines = []
+    for run, peak in zip(*results["edsr"], strict=True) if "edsr" in results else ():
+        fastest, threads = run.fastest_int8, run.conditions.threads
+        if fastest is not None and fastest.ours_over_this is not None:
+            lines.append(f"EDSR-baseline at {threads} thread{'s' * (threads > 1)}: "
+                         f"{fastest.ours_over_this.median:.3f} of the time of {fastest.title} "
+                         f"(wanted: at most {PEER_LIMIT}), {peak['share_of_peak']:.0%} of the VNNI peak "
+                         f"(wanted: at least {PEAK_LIMIT:.0%}).")  # fmt: skip
+    for run in results["abpn"][0] if "abpn" in results else ():
+        litert = next((row for row in run.rows if row.name == "litert"), None)
+        own = next(row for row in run.rows if row.name == OURS)
+        if litert is not None and litert.ours_over_this is not None and run.conditions.threads == 2:
+            lines.append(f"ABPN ×3 to 1080p at 2 threads: {own.timing.median_ms:.1f} ms (wanted: at most "
+                         f"{ABPN_LIMIT_MS}), {litert.ours_over_this.median:.3f} of LiteRT's "
+                         f"{litert.timing.median_ms:.1f} ms (or at most {ABPN_RATIO}).")  # fmt: skip
+    return lines
+
+
+def evaluation_lines(found: list[dict[str, Any]]) -> str:
+    """The last part of the page."""
     lines = [
         f"- {e['threads']} thread{'s' * (e['threads'] > 1)}: "
         f"{e['timings']['one allocation']['median_ms']:.0f} ms on Set14 "
         f"against {e['timings'][e['fastest_float']]['median_ms']:.0f} ms for the fastest float32 forward "
         f"({e['fastest_float']}): ratio {e['ratio']:.3f} (wanted: at most {EVALUATION_LIMIT})."
-        for e in evaluations
+        for e in found
     ]
-    conditions = runs[0]["conditions"]
-    page = PAGE.format(date=conditions["date"], cpu=conditions["cpu"], load=conditions["load_average"], rounds=ROUNDS,
-                       heads=" | ".join(f"{r['threads']} thread{'s' * (r['threads'] > 1)}" for r in runs),
-                       rules="|".join(["---"] * len(runs)), ratios=ratios, peak_rows="\n".join(peak_rows),
-                       rows="\n".join(row(n, runs) for n in runs[0]["timings"] if n != "peak"),
-                       evaluation="\n".join(lines) or "Not measured: ../shared/data is absent.")  # fmt: skip
-    write_atomic(HERE / "README.md", page)
-    print(json.dumps({"ratios": {r["threads"]: r["ratios"]["qsearch INT8"]["median"] for r in runs},
-                      "peak_share": [r["kernel_peak_share"]["worst"] for r in runs],
-                      "evaluation": [e["ratio"] for e in evaluations]}))  # fmt: skip
+    return "\n".join(lines) or "Not measured."
+
+
+def main() -> None:
+    """Measure and write table, page and report."""
+    parser = argparse.ArgumentParser(description="Whole networks against other runtimes on this machine.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"interleaved rounds, {ROUNDS} by default")
+    parser.add_argument("--only", choices=NETWORKS, help="one network, without the evaluation of an allocation")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the three files, here by default")
+    given = parser.parse_args()
+    data = shared_data()
+    results: dict[str, tuple[list[Against], list[dict[str, Any]]]] = {}
+    for name in [given.only] if given.only else NETWORKS:
+        subject, program = quantized(NETWORKS[name], data)
+        measured = [measure(subject, program, threads, given.rounds) for threads in (1, 2)]
+        results[name] = [run for run, _ in measured], [peak for _, peak in measured]
+        print(f"{name}: {', '.join(f'{run.rows[0].timing.median_ms:.1f} ms' for run, _ in measured)}")
+    evaluations = [evaluation(data, threads) for threads in (1, 2)] if data and not given.only else []
+    table = {name: [{**as_json(run), **peak} for run, peak in zip(*result, strict=True)]
+             for name, result in results.items()}  # fmt: skip
+    write_json(given.out / "table.json", {"networks": table, "evaluation": evaluations})
+    first = next(iter(results.values()))[0]
+    conditions = conditions_of(first, "8 low-resolution photographs")
+    page = ["# Latency on the host", "", f"Made by `python results/latency-host/run.py` on {conditions['date']}: "
+            f"{conditions['processor']}, load average {first[0].conditions.load_average:.2f} before the first round. "
+            "Medians with the 95 % confidence interval of the median; ratios are paired, round by round."]  # fmt: skip
+    page += [""]
+    page += [f"- {line}" for line in verdicts(results)] + [""]
+    page += [section(NETWORKS[name], *result) for name, result in results.items()]
+    page += ["## Evaluating one allocation", "", evaluation_lines(evaluations), ""]
+    write_atomic(given.out / "README.md", "\n".join(page))
+    runs = [(NETWORKS[name].title, run) for name, (found, _) in results.items() for run in found]
+    write_peers_page(given.out / "report.html", "Latency on the host", runs, conditions)
+    print(json.dumps({"verdicts": verdicts(results), "evaluation": [e["ratio"] for e in evaluations]}))
 
 
 if __name__ == "__main__":

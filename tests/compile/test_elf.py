@@ -22,7 +22,7 @@ def test_renamed_objects_link_only_under_the_new_names(tmp_path: Path, triple: s
         path.write_bytes(rename_symbols(path.read_bytes(), lambda old: f"n_{old}" if old.startswith("k_") else old))
         assert b"n_k_b" in path.read_bytes()
     # Without the C library, which zig would have to build for every triple.
-    link._zig(["cc", "-target", triple, "-nostdlib", "-Wl,-e,main", *objects, "-o", "program"], tmp_path)
+    link.run_zig(["cc", "-target", triple, "-nostdlib", "-Wl,-e,main", *objects, "-o", "program"], tmp_path)
 
 
 def test_unchanged_without_new_names(tmp_path: Path) -> None:

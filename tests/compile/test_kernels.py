@@ -33,8 +33,25 @@ NETWORKS = {
     "edsr_x3": [Layer(32), Layer(64, shuffle=3), Layer(3)],
     "wide": [Layer(128), Layer(128, skips=1, quantizers=2), Layer(3, shuffle=4)],
     "srresnet": [Layer(64, kernel=(9, 9), prelu=True), Layer(16, shuffle=2, prelu=True), Layer(3, kernel=(9, 9))],
+    "piecewise": [Layer(16, piecewise=True), Layer(24, piecewise=True, prelu=True, quantizers=2), Layer(3, shuffle=2)],
     "abpn": [Layer(28), Layer(28), Layer(27), Layer(3, skips=1, shuffle=3)],
-    "grouped": [Layer(24), Layer(24, grouped=True), Layer(24, kernel=(1, 1), skips=2), Layer(3, shuffle=2)],
+    "grouped": [Layer(24), Layer(24, groups=0), Layer(24, kernel=(1, 1), skips=2), Layer(3, shuffle=2)],
+    "carn": [
+        Layer(64),
+        Layer(64, groups=4),
+        Layer(64, kernel=(1, 1), skips=1, quantizers=2),
+        Layer(64, kernel=(1, 1), joins=2),
+        Layer(64, groups=4, shuffle=2),
+        Layer(3),
+    ],
+    "joined": [
+        Layer(7),
+        Layer(18, shuffle=2),
+        Layer(5, quantizers=2),
+        Layer(9, joins=2, prelu=True),
+        Layer(30, joins=3, skips=1),
+        Layer(3, joins=1, skips=2),
+    ],
     "strided": [Layer(16, stride=2), Layer(16, kernel=(5, 5), same=False), Layer(3, shuffle=2)],
 }
 

@@ -54,14 +54,16 @@ def test_bench_prints_one_json_line(box: Path) -> None:
     done = run(box, "--bench", 3, "--size", "50x40", "--threads", 2)
     found = json.loads(done.stdout)
     assert (found["width"], found["height"], found["threads"], found["rounds"]) == (50, 40, 2, 3)
-    assert found["min_ms"] <= found["p10_ms"] <= found["latency_ms"] <= found["p90_ms"]
+    assert found["min_ms"] <= found["p10_ms"] <= found["latency_ms"] <= found["p90_ms"] <= found["p99_ms"]
+    assert found["peak_rss_bytes"] > 50 * 40 * 15
 
 
 def test_raw_files_and_ppm_with_comments(box: Path, tmp_path: Path) -> None:
     picture = image(6, 9)
     (tmp_path / "in.rgb").write_bytes(picture.tobytes())
-    assert run(box, tmp_path / "in.rgb", tmp_path / "out.rgb", "--size", "9x6").returncode == 0
+    assert run(box, tmp_path / "in.rgb", tmp_path / "out.rgb", "--raw", "9x6").returncode == 0
     assert (tmp_path / "out.rgb").read_bytes() == box_reference(picture).tobytes()
+    assert run(box, "-", "-", "--raw", "9x6", stdin=picture.tobytes()).stdout == box_reference(picture).tobytes()
     commented = b"P6 # made by hand\n# two lines\n9\t6\n#last\n255\n" + picture.tobytes()
     assert decode_ppm(run(box, "-", "-", stdin=commented).stdout).tobytes() == box_reference(picture).tobytes()
 
@@ -79,10 +81,12 @@ def test_raw_files_and_ppm_with_comments(box: Path, tmp_path: Path) -> None:
         (b"P6\n99999999999999999999 2\n255\n", (), "damaged PPM header"),
         (b"P6\n9999999 9999999\n255\n", (), "too large"),
         (b"P6\n1 1\n65535\n123456", (), "8 bits"),
-        (b"12", ("--size", "1x1"), "truncated"),
-        (b"1234", ("--size", "1x1"), "more bytes"),
+        (b"12", ("--raw", "1x1"), "truncated"),
+        (b"1234", ("--raw", "1x1"), "more bytes"),
         (b"", ("--size", "1"), "--size"),
         (b"", ("--size", "0x4"), "--size"),
+        (b"", ("--size", "4x4"), "a raw image has --raw"),
+        (b"", ("--raw", "4x"), "--raw"),
         (b"", ("--threads", "-1"), "--threads"),
         (b"", ("--threads", "two"), "--threads"),
         (b"", ("--thread", "2"), "unknown option"),

@@ -19,7 +19,7 @@ from qsearch.integer.onnx_export import export_onnx
 from qsearch.integer.storage import load_program, run_program, save_program
 from qsearch.passes import prepare, sites
 from qsearch.quant import Calibration, calibrate, fake_quantized
-from tests.small_networks import SmallAnchor, SmallNetwork, random_images, randomized
+from tests.small_networks import SmallAnchor, SmallJoins, SmallNetwork, random_images, randomized
 
 
 def calibrated(model: nn.Module) -> Calibration:
@@ -30,6 +30,7 @@ CALIBRATIONS = [
     calibrated(SmallNetwork()),
     calibrated(SmallNetwork(norm=False, relu_after=False, upscale=3)),
     calibrated(SmallAnchor()),
+    calibrated(SmallJoins()),
 ]
 IMAGE = torch.from_numpy(random_images(1, seed=7)[0]).permute(2, 0, 1)[None]
 

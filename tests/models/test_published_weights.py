@@ -14,6 +14,8 @@ PUBLISHED = {
     "edsr_r8f64_x2.pt": ("edsr", 37.804, 33.379),
     "srresnet_bn8_x4.pt": ("srresnet", 31.884, 28.432),
     "abpn_x3_fp32.pt": ("abpn", 33.536, 29.778),
+    "carn_m_x234.pt:x4": ("carn", 31.885, 28.422),
+    "imdn_x4.pth": ("imdn", 32.211, 28.587),
 }
 
 

@@ -29,7 +29,7 @@ def test_the_bundled_model_runs_on_an_image() -> None:
 
 def test_every_architecture_is_found_and_builds_its_example() -> None:
     assert list(families()) == sorted(families())
-    assert {"abpn", "edsr", "srresnet"} <= families().keys()
+    assert {"abpn", "carn", "edsr", "imdn", "srresnet"} <= families().keys()
     for family in families().values():
         assert build(family.example).family == family.name
 
@@ -43,7 +43,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 
 def test_unknown_names_list_what_exists() -> None:
     fails("abpn_x9", r"no model 'abpn_x9': give abpn_x3.*a checkpoint file .*or file\.py:factory")
-    with pytest.raises(QsearchError, match=r"no configuration 'vgg'.*abpn_f28_x3, edsr_r16f64_x4"):
+    with pytest.raises(QsearchError, match=r"no configuration 'vgg'.*abpn_f28_x3, carn_m_x4, edsr_r16f64_x4"):
         build("vgg")
 
 

@@ -1,22 +1,26 @@
 """What a user relies on: the prepared graph computes the same picture, and every quantized place has a name."""
 
 import copy
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from qsearch.errors import QsearchError
 from qsearch.passes import PIPELINE, FusedConv, normalize, prepare, sites, trace
+from qsearch.passes.operators import SelectChannels
 from qsearch.passes.trace import _export
-from tests.small_networks import SmallAnchor, SmallNetwork, randomized
+from tests.small_networks import SmallAnchor, SmallJoins, SmallNetwork, randomized
 
 NETWORKS = [
     SmallNetwork(),
     SmallNetwork(norm=False, relu_after=False, upscale=3),
     SmallNetwork(res_scale=1.0, relu_after=False),
     SmallAnchor(),
+    SmallJoins(),
 ]
 
 
@@ -30,6 +34,43 @@ def test_every_pass_keeps_the_float_output(index: int) -> None:
         graph = run_pass(graph)
         error = (graph.eval()(x) - expected).abs().max() / expected.abs().max()
         assert error < 1e-5, f"{run_pass.__name__} changes the output by {error:.2e}"
+
+
+class Divided(nn.Module):
+    """A value that is split in some way, its parts swapped and joined, beside a channel of the image."""
+
+    def __init__(self, divide: Callable[[torch.Tensor], Sequence[torch.Tensor]]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(17, 12, 3, padding=1)
+        self.act, self.shuffle = nn.PReLU(8), nn.PixelShuffle(2)
+        self.divide = divide
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = self.act(self.first(x) + 0.5)
+        first, second = self.divide(value)
+        return self.shuffle(self.last(torch.cat([second, first, value, x[:, 1:2]], 1)))
+
+
+@pytest.mark.parametrize("traced", [trace, _export])
+@pytest.mark.parametrize(
+    "divide",
+    [
+        lambda y: torch.split(y, [3, 5], 1),
+        lambda y: y.split(4, dim=1),
+        lambda y: torch.chunk(y, 2, 1),
+        lambda y: (y[:, :-2], y[:, 6:]),
+    ],
+)
+def test_split_values_become_convolutions_of_their_own(
+    divide: Callable[[torch.Tensor], Sequence[torch.Tensor]], traced: Callable[[nn.Module], GraphModule]
+) -> None:
+    model = randomized(Divided(divide))
+    graph = traced(model)
+    for run_pass in PIPELINE:
+        graph = run_pass(graph)
+    x = torch.rand(1, 3, 11, 13)
+    torch.testing.assert_close(graph(x), model(x), rtol=0, atol=1e-5)
+    assert not any(isinstance(module, SelectChannels) for module in graph.modules())
 
 
 def test_the_users_model_is_not_changed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qsearch import samples
-from qsearch.allocation import uniform
+from qsearch.allocation import SiteAllocation, uniform
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.models import load
@@ -39,7 +39,7 @@ def test_pictures_of_one_colour_work(level: int) -> None:
     for site in sites(calibration.graph):
         if site.kind != "weight":
             for bits in (2, 8):
-                grid = calibration.grid(site.name, bits)
+                grid = calibration.grid(site.name, SiteAllocation(bits=bits))
                 assert np.isfinite(grid.scale)
                 assert grid.scale > 0
 
@@ -62,7 +62,8 @@ def test_what_was_saved_gives_the_same_grids(tmp_path: Path, make: type) -> None
     for site in sites(calibration.graph):
         for observer in OBSERVERS:
             for bits in (2, 4, 8):
-                assert again.grid(site.name, bits, observer) == calibration.grid(site.name, bits, observer)
+                setting = SiteAllocation(bits=bits, observer=observer)
+                assert again.grid(site.name, setting) == calibration.grid(site.name, setting)
     state = again.graph.state_dict()
     assert all(np.array_equal(value, state[name]) for name, value in calibration.graph.state_dict().items())
 

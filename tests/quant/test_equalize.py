@@ -8,13 +8,14 @@ from qsearch.passes import prepare
 from qsearch.passes.operators import FusedConv
 from qsearch.quant import equalize as module
 from qsearch.quant.equalize import ChannelRanges, equalize
-from tests.small_networks import SmallAnchor, SmallNetwork, random_images, randomized
+from tests.small_networks import SmallAnchor, SmallJoins, SmallNetwork, random_images, randomized
 
 NETWORKS = {
     "norm": SmallNetwork,
     "plain": lambda: SmallNetwork(norm=False, relu_after=False),
     "upscale 3": lambda: SmallNetwork(norm=False, upscale=3, res_scale=1.0),
     "anchor": SmallAnchor,
+    "joins": SmallJoins,
 }
 
 

@@ -38,6 +38,7 @@ def _tile(blocks: int) -> tuple[int, int]:
 
 AVX2 = Isa(
     name="avx2",
+    arch="x86_64",
     lanes=8,
     features=("avx2", "bmi2"),
     prepare_weight=_prepare_weight,

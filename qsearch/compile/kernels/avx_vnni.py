@@ -22,16 +22,23 @@ def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
 
 
 def _tile(blocks: int) -> tuple[int, int]:
-    # 16 registers: 12 accumulators, one activation, the weights
-    return {1: (8, 1), 2: (5, 2), 3: (4, 3)}.get(blocks, (3, 4))
+    # 16 registers: 12 accumulators, one activation, the weights, which LLVM does not read from memory as operands
+    return {1: (8, 1), 3: (4, 3)}.get(blocks, (6, 2))
+
+
+def _other_tiles(blocks: int) -> tuple[tuple[int, int], ...]:
+    return () if blocks < 4 else ((4, 3), (5, 2))
 
 
 AVX_VNNI = Isa(
     name="avx_vnni",
+    arch="x86_64",
     lanes=8,
     features=("avx2", "avxvnni", "bmi2"),
     prepare_weight=_prepare_weight,
     prepare_activation=_prepare_activation,
     dot=_dot,
     tile=_tile,
+    paired_tiles=3,
+    other_tiles=_other_tiles,
 )

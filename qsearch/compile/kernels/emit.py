@@ -10,6 +10,7 @@ from qsearch.compile.specs import ConvSpec
 
 ALIGNMENT = 64
 WIDEST = 64
+_CACHE_LINE = 64
 
 
 def tensor(name: str, shape: tuple[Expr, ...], dtype: str, aligned: bool = True) -> Expr:
@@ -21,6 +22,16 @@ def store(buffer: Expr, place: list[Expr], count: int, value: Expr) -> None:
     """Stores a vector of `count` elements at `place`, contiguous in the last dimension."""
     *leading, last = place
     T.buffer_store(buffer, value, [*leading, T.ramp(last, 1, count) if count > 1 else last])
+
+
+def prefetch(buffer: Expr, place: list[Expr], count: int) -> None:
+    """Starts to load `count` bytes from `place` on into the cache."""
+    intrinsic = T.llvm_lookup_intrinsic_id("llvm.prefetch")
+    *leading, last = place
+    for offset in range(0, count, _CACHE_LINE):
+        address = T.address_of(buffer[(*leading, last + offset)])
+        # To read, to be kept in all levels, data.
+        T.evaluate(T.call_llvm_intrin(intrinsic, address, T.int32(0), T.int32(3), T.int32(1), dtype="void"))
 
 
 def lanes_of(value: Expr, first: int, count: int) -> Expr:
@@ -46,15 +57,16 @@ def accumulator_size(spec: ConvSpec, rows: Expr, columns: Expr) -> tuple[Expr, E
 
 @dataclass(frozen=True)
 class Register:
-    """An int32 vector at a constant offset of a local buffer, which LLVM keeps in a register."""
+    """A vector at a constant offset of a local buffer, which LLVM keeps in a register."""
 
     buffer: Expr
     offset: int
     lanes: int
+    dtype: str = "int32"
 
     def load(self) -> Expr:
         """The vector."""
-        return self.buffer.vload([self.offset], f"int32x{self.lanes}")
+        return self.buffer.vload([self.offset], f"{self.dtype}x{self.lanes}")
 
     def store(self, value: Expr) -> None:
         """Replaces the vector."""
@@ -63,23 +75,25 @@ class Register:
 
 @dataclass(frozen=True)
 class Bordered:
-    """An output buffer `[rows + 2·border, columns + 2·border, channels]` and the values of its border."""
+    """An output buffer `[rows + 2·border, columns + 2·border, …]` and the values of the border of its `channels`.
+
+    They begin at `offset`; other kernels write the others.
+    """
 
     buffer: Expr
     border: int
     channels: int
     pad: Expr | None
+    offset: int = 0
 
-    def write_borders(self, y: Expr, rows: Expr, columns: Expr, rows_per_task: int) -> None:
-        """The border beside the rows of task `y`; with the first and the last task also those above and below."""
+    def write_borders(self, first: Expr, count: Expr, rows: Expr, columns: Expr) -> None:
+        """The border beside `count` of all `rows` from `first` on; with the first and the last also above and below."""
         if not self.border:
             return
-        first = y * rows_per_task
-        for dy in range(rows_per_task):
-            with T.serial(self.border) as x:
-                self._fill(first + dy + self.border, x)
-                self._fill(first + dy + self.border, columns + self.border + x)
-        for edge, start in ((first == 0, 0), (first + rows_per_task == rows, rows + self.border)):
+        with T.serial(count) as dy, T.serial(self.border) as x:
+            self._fill(first + dy + self.border, x)
+            self._fill(first + dy + self.border, columns + self.border + x)
+        for edge, start in ((first == 0, 0), (first + count == rows, rows + self.border)):
             with T.If(edge), T.Then(), T.serial(self.border) as row, T.serial(columns + 2 * self.border) as x:
                 self._fill(start + row, x)
 
@@ -87,4 +101,4 @@ class Bordered:
         assert self.pad is not None
         for offset, size in powers_of_two(self.channels, WIDEST):
             dtype = f"uint8x{size}" if size > 1 else "uint8"
-            store(self.buffer, [row, column, offset], size, self.pad.vload([offset], dtype))
+            store(self.buffer, [row, column, self.offset + offset], size, self.pad.vload([offset], dtype))

@@ -38,6 +38,7 @@ def _tile(blocks: int) -> tuple[int, int]:
 
 GENERIC = Isa(
     name="generic",
+    arch=None,
     lanes=LANES,
     features=(),
     prepare_weight=_prepare_weight,

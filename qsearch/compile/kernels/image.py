@@ -29,7 +29,7 @@ class Image:
                 self._copy(y, T.Bind(T.min(tile * PIXELS, self.width - PIXELS)), PIXELS)
             with T.Else(), T.serial(self.width) as x:
                 self._copy(y, x, 1)
-        self.output.write_borders(y, self.height, self.width, 1)
+        self.output.write_borders(y, 1, self.height, self.width)
 
     def _copy(self, y: Expr, x: Expr, pixels: int) -> None:
         channels, border = self.spec.channels, self.output.border

@@ -72,8 +72,22 @@ class Layout:
     @cached_property
     def group(self) -> int:
         """Most blocks of a register tile: as the instruction set wants, but spread evenly over a sub-pixel."""
+        if self.spec.groups > 1:
+            most = self.tile(self.share)[1]
+            return next(count for count in range(min(most, self.share), 0, -1) if self.share % count == 0)
         tiles = -(-self._span // self.tile(self._span)[1])
         return -(-self._span // tiles)
+
+    @property
+    def share(self) -> int:
+        """Blocks that each group of a grouped convolution has of one sub-pixel."""
+        return self.spec.out_channels // (self.spec.shuffle**2 * self.spec.groups * self.lanes)
+
+    def first_channel(self, block: int) -> int:
+        """The first input channel that the register tile from `block` on reads; for expressions, too."""
+        if self.spec.groups == 1:
+            return 0
+        return block % self._span // self.share * (self.spec.in_channels // self.spec.groups)
 
     @property
     def pixels(self) -> int:
@@ -124,13 +138,14 @@ class Layout:
 
     def runs(self, output: int, block: int) -> list[Run]:
         """Where the lanes of `block` are stored in `output`; padding lanes are stored only where bytes exist."""
-        channels, r = self.spec.outputs[output].channels, self.spec.shuffle
+        spec, r = self.spec.outputs[output], self.spec.shuffle
+        channels = spec.channels
         runs: list[Run] = []
         for lane in range(self.lanes):
             sub, channel = divmod(block * self.lanes + lane, self.pitch)
             if sub >= r * r or channel >= channels:
                 continue
-            row, offset = sub // r, sub % r * channels + channel
+            row, offset = sub // r, sub % r * spec.pitch + spec.offset + channel
             last = runs[-1] if runs else None
             if last and last.row == row and last.offset + last.count == offset and last.lane + last.count == lane:
                 runs[-1] = Run(row, last.offset, last.lane, last.count + 1)

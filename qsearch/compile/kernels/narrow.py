@@ -1,16 +1,19 @@
 """Convolution to few channels (an image): vectors run along the input channels, and are summed up at the end.
 
 The direct kernel would leave most lanes of its one block of output channels empty. Here every accumulator is one
-output value, and `lanes` of them, consecutive in the output image, are summed across their lanes into one vector.
+output value, and up to `lanes` of them, consecutive in the output image, are summed across their lanes into one vector.
 """
+
+from dataclasses import replace
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from qsearch.compile.kernels.emit import Register, accumulator_size, lanes_of, store, tensor
+from qsearch.compile.kernels.emit import Register, accumulator_size, lanes_of, prefetch, store, tensor
 from qsearch.compile.kernels.epilogue import Epilogue
 from qsearch.compile.kernels.isa import Expr, Isa
 from qsearch.compile.kernels.layout import powers_of_two
+from qsearch.compile.packing import Convolution, compensated, dense, epilogue_parameters, in_vectors, vector_offsets
 from qsearch.compile.specs import ConvSpec
 
 # Each output channel needs a weight vector in a register.
@@ -20,7 +23,7 @@ MOST_CHANNELS = 4
 def applies(spec: ConvSpec, isa: Isa) -> bool:
     """Whether this kernel computes `spec` with clearly fewer multiplications than the direct one."""
     plain = not spec.skips and spec.shuffle == 1 and spec.out_channels <= MOST_CHANNELS
-    whole = all(output.channels == spec.out_channels for output in spec.outputs)
+    whole = all(output.pitch == spec.out_channels for output in spec.outputs)
     row_bytes = spec.kernel[1] * spec.in_channels
     if not (plain and whole and row_bytes >= isa.lanes * 4):
         return False
@@ -33,14 +36,15 @@ class Narrow:
 
     def __init__(self, spec: ConvSpec, isa: Isa) -> None:
         self.spec, self.isa = spec, isa
-        self.pixels = isa.lanes
-        rows, columns = T.int32(), T.int32()
-        self.source = tensor("input", (rows, columns, spec.in_channels), "uint8")
-        self.height, self.width = accumulator_size(spec, rows, columns)
+        self.pixels = isa.lanes // spec.out_channels
+        self.rows, columns = T.int32(), T.int32()
+        self.source = tensor("input", (self.rows, columns, spec.in_channels), "uint8")
+        self.height, self.width = accumulator_size(spec, self.rows, columns)
         self.chunks = _chunks(spec, isa)
-        weight_bytes = spec.kernel[0] * len(self.chunks) * spec.out_channels * isa.lanes * 4
-        total = len(lane_order(spec, isa))
-        self.epilogue = Epilogue(spec, (self.height, self.width), isa.lanes, total, weight_bytes)
+        # If LLVM knew the number of weights, it would unroll the loop over them, move all of them out of the loop over
+        # tiles, and find no registers for them.
+        self.weight_bytes = T.int32()
+        self.epilogue = Epilogue(spec, (self.height, self.width), isa.lanes, isa.lanes, self.weight_bytes)
 
     def task(self, y: Expr) -> None:
         """Everything that accumulator row `y` produces."""
@@ -53,50 +57,55 @@ class Narrow:
         self.epilogue.end(y)
 
     def _row(self, y: Expr, pixels: int) -> None:
-        values = pixels * self.spec.out_channels
         with T.serial((self.width + (pixels - 1)) // pixels) as tile:
             x = T.Bind(T.min(tile * pixels, self.width - pixels))
-            for first in range(0, values, self.isa.lanes):
-                self._vector(y, x, first, min(self.isa.lanes, values - first))
+            self._prefetch(y, x, pixels)
+            self._tile(y, x, pixels)
 
-    def _vector(self, y: Expr, x: Expr, first: int, count: int) -> None:
-        """Output values `first` to `first + count` of the pixels from (y, x) on."""
+    def _prefetch(self, y: Expr, x: Expr, pixels: int) -> None:
+        """Below the tile, what the next row needs first: the image is large, and few multiplications hide its way."""
+        spec = self.spec
+        top, left = (spec.in_border - padding for padding in spec.padding)
+        below = T.min(y * spec.stride + top + spec.kernel[0], self.rows - 1)
+        prefetch(self.source, [below, x * spec.stride + left, 0], pixels * spec.stride * spec.in_channels)
+
+    def _tile(self, y: Expr, x: Expr, pixels: int) -> None:
+        """All output values of `pixels` from (y, x) on, which fit in one vector."""
         lanes, outputs = self.isa.lanes, self.spec.out_channels
-        local = T.alloc_buffer((count * lanes,), "int32", scope="local")
-        acc = {value: Register(local, (value - first) * lanes, lanes) for value in range(first, first + count)}
-        for register in acc.values():
-            register.store(T.broadcast(T.int32(0), lanes))
-        self._accumulate(y, x, acc)
+        values = pixels * outputs
+        local = T.alloc_buffer((values * lanes,), "int32", scope="local")
+        acc = [Register(local, value * lanes, lanes) for value in range(values)]
         zero = T.broadcast(T.int32(0), lanes)
-        vectors = [T.Bind(register.load()) for register in acc.values()] + [zero] * (lanes - count)
-        sums = _sums(vectors, lanes)
-        for output, result in self.epilogue.finish(sums, [], self.epilogue.channels(first)):
-            for offset, size in powers_of_two(count, lanes):
+        for register in acc:
+            register.store(zero)
+        self._accumulate(y, x, acc)
+        vectors = [T.Bind(register.load()) for register in acc] + [zero] * (lanes - values)
+        for output, result in self.epilogue.finish(_sums(vectors, lanes), [], self.epilogue.channels(0)):
+            for offset, size in powers_of_two(values, lanes):
                 part = result if size == lanes else lanes_of(result, offset, size)
                 # Values of consecutive pixels are contiguous.
-                place = [y + output.border, x + output.border + first // outputs, first % outputs + offset]
+                place = [y + output.border, x + output.border + offset // outputs, offset % outputs]
                 store(output.buffer, place, size, part)
 
-    def _accumulate(self, y: Expr, x: Expr, acc: dict[int, Register]) -> None:
+    def _accumulate(self, y: Expr, x: Expr, acc: list[Register]) -> None:
         spec, width, outputs = self.spec, self.isa.lanes * 4, self.spec.out_channels
         top, left = (spec.in_border - padding for padding in spec.padding)
-        row_bytes, count = spec.kernel[1] * spec.in_channels, len(self.chunks)
-        with T.serial(spec.kernel[0]) as ky, T.serial(count) as index:
-            chunk = T.Bind(T.min(index * width, row_bytes - width))
-            weights = []
-            for channel in range(outputs):
-                vector = (ky * count + index) * outputs + channel
-                weight = self.epilogue.weight.vload([vector * width], f"int8x{width}")
-                weights.append([T.Bind(operand) for operand in self.isa.prepare_weight(weight)])
-            for pixel in sorted({value // outputs for value in acc}):
-                place = [y * spec.stride + ky + top, (x + pixel) * spec.stride + left, chunk]
-                loaded = self.source.vload(place, f"uint8x{width}")
-                quads = T.reinterpret(loaded, dtype=f"int32x{self.isa.lanes}")
-                activation = [T.Bind(operand) for operand in self.isa.prepare_activation(quads)]
+        row_weights = len(self.chunks) * outputs * width
+        with T.serial(self.weight_bytes // row_weights) as ky:
+            for index, chunk in enumerate(self.chunks):
+                weights = []
                 for channel in range(outputs):
-                    register = acc.get(pixel * outputs + channel)
-                    if register is not None:
-                        register.store(self.isa.dot(register.load(), activation, weights[channel]))
+                    place = [ky * row_weights + (index * outputs + channel) * width]
+                    weight = self.epilogue.weight.vload(place, f"int8x{width}")
+                    weights.append([T.Bind(operand) for operand in self.isa.prepare_weight(weight)])
+                for pixel in range(len(acc) // outputs):
+                    place = [y * spec.stride + ky + top, (x + pixel) * spec.stride + left, chunk]
+                    loaded = self.source.vload(place, f"uint8x{width}")
+                    quads = T.reinterpret(loaded, dtype=f"int32x{self.isa.lanes}")
+                    activation = [T.Bind(operand) for operand in self.isa.prepare_activation(quads)]
+                    for channel, weight_operands in enumerate(weights):
+                        register = acc[pixel * outputs + channel]
+                        register.store(self.isa.dot(register.load(), activation, weight_operands))
 
 
 def _sums(vectors: list[Expr], lanes: int) -> Expr:
@@ -124,24 +133,28 @@ def _sums(vectors: list[Expr], lanes: int) -> Expr:
 
 
 def _chunks(spec: ConvSpec, isa: Isa) -> list[int]:
-    """Byte offsets of the vectors that cover one kernel row; the last may overlap the one before it."""
-    row_bytes, width = spec.kernel[1] * spec.in_channels, isa.lanes * 4
-    return [min(offset, row_bytes - width) for offset in range(0, row_bytes, width)]
+    """Byte offsets of the vectors that cover one kernel row."""
+    return vector_offsets(spec.kernel[1] * spec.in_channels, isa.lanes * 4)
 
 
-def lane_order(spec: ConvSpec, isa: Isa) -> list[int | None]:
-    """The network's output channel of every lane of the parameters: those of `lanes` pixels in a row."""
-    return [*range(spec.out_channels)] * isa.lanes
+def _lane_order(spec: ConvSpec, isa: Isa) -> list[int | None]:
+    """The network's output channel of every lane: the output values of consecutive pixels."""
+    return [lane % spec.out_channels for lane in range(isa.lanes)]
 
 
-def pack_weight(spec: ConvSpec, isa: Isa, weight: np.ndarray) -> np.ndarray:
-    """int8 weights [out_channels, in_channels, rows, columns] in the order in which the kernel reads them."""
-    outputs, channels, rows, columns = weight.shape
-    by_row = weight.transpose(2, 0, 3, 1).reshape(rows, outputs, columns * channels)
-    width = isa.lanes * 4
-    parts = []
-    for index, offset in enumerate(_chunks(spec, isa)):
-        part = by_row[:, :, offset : offset + width].copy()
-        part[:, :, : index * width - offset] = 0  # what the overlapping last vector has in common with the one before
-        parts.append(part)
-    return np.stack(parts, axis=1).ravel()
+def forms(spec: ConvSpec, isa: Isa, conv: Convolution) -> list[ConvSpec]:
+    """See `Algorithm.forms`."""
+    return [replace(spec, algorithm="narrow")] if applies(spec, isa) else []
+
+
+def kernel(spec: ConvSpec, isa: Isa) -> Narrow:
+    """See `Algorithm.kernel`."""
+    return Narrow(spec, isa)
+
+
+def pack(spec: ConvSpec, isa: Isa, conv: Convolution) -> dict[str, np.ndarray]:
+    """See `Algorithm.pack`."""
+    weight = in_vectors(dense(conv.weight, conv.groups, spec.in_channels), isa.lanes * 4)
+    conv = compensated(conv, isa.offset)
+    weight = isa.in_memory(weight.transpose(1, 2, 0, 3))
+    return {"weight": weight, **epilogue_parameters(spec, conv, _lane_order(spec, isa))}

@@ -1,20 +1,20 @@
 /* Runs the kernels of one network on an image of any size: shapes and one arena are computed from the size. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "qs_network.h"
-
-enum { QS_ALIGN = 64, QS_SLACK = 64 /* vector loads may run past the last channel */ };
 
 struct QS_NAME(context) {
   qs_pool pool;
   pthread_mutex_t error_lock;
+  QS_ROOM(error_lock, pthread_mutex_t);
   char error[256];
   uint64_t memory_limit;
   uint8_t *memory; /* workspace and staging of this context, grown on demand */
   uint64_t memory_bytes;
+  uint8_t *unpacked; /* parameters that are stored with fewer bits */
+  double *step_ms; /* where the time of every step is added, or NULL */
   DLTensor buffers[QS_NUM_BUFFERS];
   int64_t shapes[QS_NUM_BUFFERS][3];
   DLTensor params[QS_NUM_PARAMS];
@@ -22,6 +22,7 @@ struct QS_NAME(context) {
 };
 
 typedef struct QS_NAME(context) qs_context;
+#include "sizes.c"
 
 static qs_pool *qs_current_pool(void) {
   qs_context *context = qs_thread_owner;
@@ -34,80 +35,8 @@ static void qs_set_error(const char *const *parts, int num_parts) {
   pthread_mutex_lock(&context->error_lock);
   size_t used = 0;
   for (int i = 0; i < num_parts && used + 1 < sizeof context->error; i++)
-    used += (size_t)snprintf(context->error + used, sizeof context->error - used, "%s", parts[i]);
+    used += qs_format(context->error + used, sizeof context->error - used, "%s", parts[i]);
   pthread_mutex_unlock(&context->error_lock);
-}
-
-static int qs_fail(qs_context *context, int status, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(context->error, sizeof context->error, format, arguments);
-  va_end(arguments);
-  return status;
-}
-
-static uint64_t qs_round_up(uint64_t bytes) { return (bytes + QS_ALIGN - 1) / QS_ALIGN * QS_ALIGN; }
-
-/* Rows and columns of every buffer, borders not counted. */
-static void qs_sizes(int64_t height, int64_t width, int64_t sizes[QS_NUM_BUFFERS][2]) {
-  sizes[QS_INPUT][0] = height;
-  sizes[QS_INPUT][1] = width;
-  for (int i = 0; i < QS_NUM_STEPS; i++) {
-    const qs_step *s = &qs_steps[i];
-    const int64_t *in = sizes[s->arguments[0]];
-    int64_t rows = (in[0] + 2 * s->padding_rows - s->kernel_rows) / s->stride + 1;
-    int64_t columns = (in[1] + 2 * s->padding_columns - s->kernel_columns) / s->stride + 1;
-    for (int a = s->first_output; a < s->num_buffers; a++) {
-      sizes[s->arguments[a]][0] = rows * s->shuffle;
-      sizes[s->arguments[a]][1] = columns * s->shuffle;
-    }
-  }
-}
-
-/* Offsets of the arena's slots for an image of height x width; returns the arena's bytes, or 0 where a buffer would
- * pass the 2 GiB that 32-bit indices reach. */
-static uint64_t qs_arena(int64_t height, int64_t width, int64_t sizes[QS_NUM_BUFFERS][2],
-                         uint64_t offsets[QS_NUM_SLOTS + 1]) {
-  uint64_t bytes[QS_NUM_SLOTS + 1] = {0}, total = 0;
-  qs_sizes(height, width, sizes);
-  for (int i = 0; i < QS_NUM_BUFFERS; i++) {
-    const qs_buffer *b = &qs_buffers[i];
-    uint64_t rows = (uint64_t)(sizes[i][0] + 2 * b->border), columns = (uint64_t)(sizes[i][1] + 2 * b->border);
-    uint64_t size = rows * columns * (uint64_t)b->channels;
-    if (rows > INT32_MAX || columns > INT32_MAX || rows * columns > INT32_MAX || size > INT32_MAX) return 0;
-    if (b->slot >= 0 && size > bytes[b->slot]) bytes[b->slot] = size;
-  }
-  for (int i = 0; i < QS_NUM_SLOTS; i++) {
-    offsets[i] = total;
-    total += qs_round_up(bytes[i] + QS_SLACK);
-  }
-  return total ? total : QS_ALIGN;
-}
-
-static uint64_t qs_arena_bytes(int64_t height, int64_t width) {
-  int64_t sizes[QS_NUM_BUFFERS][2];
-  uint64_t offsets[QS_NUM_SLOTS + 1];
-  return qs_arena(height, width, sizes, offsets);
-}
-
-static int qs_check_size(qs_context *context, int64_t height, int64_t width) {
-  if (height < QS_MIN_HEIGHT || width < QS_MIN_WIDTH)
-    return qs_fail(context, QS_BAD_SIZE, "the image is %lldx%lld: this network needs at least %dx%d (width x height)",
-                   (long long)width, (long long)height, QS_MIN_WIDTH, QS_MIN_HEIGHT);
-  if (height > INT32_MAX / QS_UPSCALE || width > INT32_MAX / QS_UPSCALE)
-    return qs_fail(context, QS_BAD_SIZE, "the image is %lldx%lld: too large", (long long)width, (long long)height);
-  return 0;
-}
-
-/* Makes the context's own memory at least `bytes` large; the content is lost. */
-static int qs_reserve(qs_context *context, uint64_t bytes) {
-  if (bytes <= context->memory_bytes) return 0;
-  free(context->memory);
-  context->memory = bytes > SIZE_MAX / 2 ? NULL : aligned_alloc(QS_ALIGN, qs_round_up(bytes));
-  context->memory_bytes = context->memory ? bytes : 0;
-  if (context->memory) return 0;
-  return qs_fail(context, QS_NO_MEMORY, "cannot allocate %llu MiB of working memory: use smaller tiles",
-                 (unsigned long long)(bytes >> 20));
 }
 
 static int qs_call(qs_context *context, const qs_step *step) {
@@ -121,9 +50,18 @@ static int qs_call(qs_context *context, const qs_step *step) {
   context->error[0] = 0;
   if (step->kernel(NULL, arguments, count, &result) == 0) return 0;
   char reason[128];
-  snprintf(reason, sizeof reason, "%s", context->error);
+  qs_format(reason, sizeof reason, "%s", context->error);
   return qs_fail(context, QS_KERNEL_FAILED, "kernel %s failed: %s", step->name, reason);
 }
+
+static double qs_now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* The part of the working memory that the host provides: all of it. */
+static uint64_t qs_host_bytes(uint64_t arena) { return arena; }
 
 /* One whole image. The arena is aligned to QS_ALIGN; image and output may lie anywhere. */
 static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
@@ -142,19 +80,31 @@ static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int
                                                            : arena + offsets[b->slot];
   }
   void *previous = qs_thread_owner;
+  qs_scratch *previous_scratch = qs_thread_scratch;
   qs_thread_owner = context;
+  qs_thread_scratch = context->pool.scratch;
   int status = 0;
   for (int i = 0; i < QS_NUM_STEPS && status == 0; i++) {
     qs_pool_plan(&context->pool, sizes[qs_steps[i].arguments[0]][0]);
+    double start = context->step_ms ? qs_now_ms() : 0;
     status = qs_call(context, &qs_steps[i]);
+    if (context->step_ms) context->step_ms[i] += qs_now_ms() - start;
   }
   qs_thread_owner = previous;
+  qs_thread_scratch = previous_scratch;
   return status;
 }
 
 static qs_context *qs_create(int num_threads) {
   qs_context *context = calloc(1, sizeof *context);
   if (context == NULL) return NULL;
+  uint64_t unpacked_bytes = qs_unpacked_bytes();
+  context->unpacked = unpacked_bytes ? aligned_alloc(QS_ALIGN, unpacked_bytes) : NULL;
+  if (unpacked_bytes && context->unpacked == NULL) {
+    free(context);
+    return NULL;
+  }
+  uint8_t *unpacked = context->unpacked;
   context->memory_limit = QS_MEMORY_LIMIT;
   pthread_mutex_init(&context->error_lock, NULL);
   for (int i = 0; i < QS_NUM_BUFFERS; i++)
@@ -162,7 +112,7 @@ static qs_context *qs_create(int num_threads) {
   for (int i = 0; i < QS_NUM_PARAMS; i++) {
     const qs_param *p = &qs_params[i];
     memcpy(context->param_shapes[i], p->shape, sizeof p->shape);
-    context->params[i] = (DLTensor){(void *)(uintptr_t)(qs_param_data + p->offset),
+    context->params[i] = (DLTensor){qs_param_address(i, &unpacked),
                                     {QS_DEVICE_CPU, 0},
                                     p->ndim,
                                     p->dtype,
@@ -173,3 +123,26 @@ static qs_context *qs_create(int num_threads) {
   qs_pool_start(&context->pool, num_threads, context);
   return context;
 }
+
+static void qs_destroy(qs_context *context) {
+  qs_pool_stop(&context->pool);
+  pthread_mutex_destroy(&context->error_lock);
+  free(context->memory);
+  free(context->unpacked);
+  free(context);
+}
+
+static void qs_set_threads(qs_context *context, int num_threads) {
+  qs_pool_stop(&context->pool);
+  qs_pool_start(&context->pool, num_threads, context);
+}
+
+static int qs_threads(const qs_context *context) { return context->pool.num_threads; }
+
+static int qs_set_profile(qs_context *context, double *step_ms) {
+  context->step_ms = step_ms;
+  return 0;
+}
+
+/* One line that names what the kernels need and this machine lacks, or NULL. */
+static const char *qs_unsupported(void) { return qs_missing_instructions(); }

@@ -27,31 +27,24 @@ static int qs_parallel_launch(qs_task task, void *data, int num_task) {
   return qs_pool_launch(pool, task, data);
 }
 
-/* Kernels ask for small temporaries in every task: they come from a block of the thread that empties itself when the
- * last one is returned, and only what does not fit comes from the heap. */
-enum { QS_SCRATCH = 32 << 10 };
-static _Thread_local struct {
-  _Alignas(64) uint8_t memory[QS_SCRATCH];
-  uint64_t used;
-  int living;
-} qs_scratch;
-
 static void *qs_workspace_alloc(int device_type, int device_id, uint64_t bytes, int dtype_code, int dtype_bits) {
   (void)device_type, (void)device_id, (void)dtype_code, (void)dtype_bits;
-  bytes = (bytes + 63) / 64 * 64;
-  if (bytes > QS_SCRATCH - qs_scratch.used) return aligned_alloc(64, bytes);
-  uint8_t *memory = qs_scratch.memory + qs_scratch.used;
-  qs_scratch.used += bytes;
-  qs_scratch.living++;
+  qs_scratch *scratch = qs_thread_scratch;
+  bytes = qs_round_up(bytes);
+  if (scratch == NULL || bytes > QS_SCRATCH - scratch->used) return aligned_alloc(QS_ALIGN, bytes);
+  uint8_t *memory = scratch->memory + scratch->used;
+  scratch->used += bytes;
+  scratch->living++;
   return memory;
 }
 
 static int qs_workspace_free(int device_type, int device_id, void *memory) {
   (void)device_type, (void)device_id;
-  if ((uintptr_t)memory - (uintptr_t)qs_scratch.memory >= QS_SCRATCH)
+  qs_scratch *scratch = qs_thread_scratch;
+  if (scratch == NULL || (uintptr_t)memory - (uintptr_t)scratch->memory >= QS_SCRATCH)
     free(memory);
-  else if (--qs_scratch.living == 0)
-    qs_scratch.used = 0;
+  else if (--scratch->living == 0)
+    scratch->used = 0;
   return 0;
 }
 

@@ -2,7 +2,7 @@
  *
  * Images are [height][width][3], row by row without gaps. A context is used by one thread at a time; different contexts,
  * of this network and of others, may run at the same time. Functions that return int return 0 or a status below;
- * @name@_error then gives the reason in one line. */
+ * @name@_error then gives the reason in one line.@engine@ */
 #ifndef @name@_H
 #define @name@_H
 #include <stddef.h>
@@ -16,6 +16,7 @@ enum {
   @name@_MIN_HEIGHT = @min_height@, /* smallest image */
   @name@_MIN_WIDTH = @min_width@,
   @name@_HALO = @halo@,             /* input pixels around a region that its output depends on */
+  @name@_NUM_STEPS = @num_steps@,   /* kernel calls for one image or tile */
 };
 
 enum @name@_status {
@@ -50,6 +51,10 @@ uint64_t @name@_workspace_bytes(int64_t height, int64_t width);
 /* The image in one piece, without any allocation. workspace is aligned to 64 bytes. */
 int @name@_run(@name@_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
                void *workspace);
+
+/* From now on the milliseconds of every step are added to step_ms[NUM_STEPS]; NULL ends that. */
+int @name@_set_profile(@name@_context *context, double *step_ms);
+const char *@name@_step_name(int step);
 
 /* Why the last call with this context failed. */
 const char *@name@_error(const @name@_context *context);

@@ -5,14 +5,32 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "qs_abi.h"
+#include "qs_network.h"
 
-enum { QS_SPINS = 4000, QS_MAX_THREADS = 256, QS_TASKS_PER_THREAD = 64 };
+enum { QS_SPINS = 4000, QS_MAX_THREADS = 256, QS_TASKS_PER_THREAD = 64, QS_SCRATCH = 128 << 10 };
+
+/* Behind a lock: a program that links this library may have another C library than it was compiled for, and the largest
+ * lock of all (glibc's on AArch64) has 48 bytes. */
+#define QS_ROOM(name, type) uint8_t room_of_##name[64 - sizeof(type)]
+
+/* Kernels ask for small temporaries in every task: they come from a block of the thread that empties itself when the
+ * last one is returned, and only what does not fit comes from the heap. */
+typedef struct {
+  _Alignas(QS_ALIGN) uint8_t memory[QS_SCRATCH];
+  uint64_t used;
+  int living;
+} qs_scratch;
 
 typedef struct {
   pthread_mutex_t lock;
-  pthread_cond_t wake, finished;
+  QS_ROOM(lock, pthread_mutex_t);
+  pthread_cond_t wake;
+  QS_ROOM(wake, pthread_cond_t);
+  pthread_cond_t finished;
+  QS_ROOM(finished, pthread_cond_t);
   pthread_t workers[QS_MAX_THREADS];
+  qs_scratch *scratch;    /* one for every thread, or NULL where memory was short */
+  atomic_int num_started; /* workers that have taken theirs */
   int num_threads; /* the calling thread and num_threads - 1 workers */
   int num_tasks;   /* of the next launches */
   void *owner;     /* handed to every task's thread through qs_thread_owner */
@@ -24,6 +42,7 @@ typedef struct {
   int stop;
 } qs_pool;
 
+static _Thread_local qs_scratch *qs_thread_scratch;
 static _Thread_local void *qs_thread_owner; /* the context that this thread works for */
 static _Thread_local int qs_in_task;        /* a launch inside a task runs serially */
 
@@ -64,6 +83,8 @@ static void qs_pool_take_tasks(qs_pool *pool) {
 static void *qs_pool_worker(void *argument) {
   qs_pool *pool = argument;
   qs_thread_owner = pool->owner;
+  int number = 1 + atomic_fetch_add(&pool->num_started, 1);
+  qs_thread_scratch = pool->scratch ? &pool->scratch[number] : NULL;
   for (unsigned seen = 0;;) {
     for (int i = 0; i < QS_SPINS && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen; i++)
       qs_pause();
@@ -113,7 +134,7 @@ static void qs_pool_plan(qs_pool *pool, int64_t rows) {
   pool->num_tasks = (int)(rows < most ? rows : most);
 }
 
-/* Ends the workers; the memory stays the caller's. */
+/* Ends the workers; the pool's own memory stays the caller's. */
 static void qs_pool_stop(qs_pool *pool) {
   pool->stop = 1;
   qs_pool_next_generation(pool);
@@ -121,6 +142,7 @@ static void qs_pool_stop(qs_pool *pool) {
   pthread_cond_destroy(&pool->wake);
   pthread_cond_destroy(&pool->finished);
   pthread_mutex_destroy(&pool->lock);
+  free(pool->scratch);
 }
 
 /* Starts num_threads - 1 workers (0: one thread per available CPU); fewer where the system refuses more. */
@@ -131,6 +153,8 @@ static void qs_pool_start(qs_pool *pool, int num_threads, void *owner) {
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pthread_cond_init(&pool->finished, NULL);
+  pool->scratch = aligned_alloc(QS_ALIGN, (size_t)num_threads * sizeof *pool->scratch);
+  for (int i = 0; pool->scratch && i < num_threads; i++) pool->scratch[i].used = 0, pool->scratch[i].living = 0;
   while (pool->num_threads < num_threads &&
          pthread_create(&pool->workers[pool->num_threads], NULL, qs_pool_worker, pool) == 0)
     pool->num_threads++;

@@ -1,7 +1,5 @@
 /* Images of any size in bounded memory: boxes that lie inside the image and overlap by the halo, of which only the part
  * that no artificial edge can reach is kept. The bytes equal those of the whole image in one piece. */
-#include <string.h>
-
 #include "qs_network.h"
 
 typedef struct {
@@ -59,14 +57,14 @@ static int qs_grid_for_memory(qs_context *context, int64_t height, int64_t width
     }
   }
   if (best != INT64_MAX) return 0;
-  return qs_fail(context, QS_NO_MEMORY, "no tile of this network fits in %llu KiB", (unsigned long long)(limit >> 10));
+  return qs_fail(context, QS_NO_MEMORY, "no tile of this network fits in %l KiB", (int64_t)(limit >> 10));
 }
 
 static int qs_grid_for_tile(qs_context *context, int64_t height, int64_t width, int64_t tile, qs_axis grid[2]) {
   int64_t least = qs_max(2 * QS_HALO + 1, qs_max(QS_MIN_HEIGHT, QS_MIN_WIDTH));
   if (tile < least)
-    return qs_fail(context, QS_BAD_SIZE, "a tile of %lld pixels is too small: this network needs at least %lld",
-                   (long long)tile, (long long)least);
+    return qs_fail(context, QS_BAD_SIZE, "a tile of %l pixels is too small: this network needs at least %l", tile,
+                   least);
   int64_t sizes[2] = {height, width}, step = tile - 2 * QS_HALO;
   for (int axis = 0; axis < 2; axis++) {
     int64_t count = tile >= sizes[axis] ? 1 : (sizes[axis] - 2 * QS_HALO + step - 1) / step;
@@ -75,9 +73,19 @@ static int qs_grid_for_tile(qs_context *context, int64_t height, int64_t width, 
   return 0;
 }
 
+typedef uint8_t qs_vector __attribute__((vector_size(16), aligned(1)));
+
+/* Not memcpy: that of a C library built for size copies single bytes. */
+__attribute__((no_builtin("memcpy"))) static void qs_copy(uint8_t *to, const uint8_t *from, int64_t bytes) {
+  int64_t i = 0;
+  for (; i + 64 <= bytes; i += 64)
+    for (int part = 0; part < 64; part += 16) *(qs_vector *)(to + i + part) = *(const qs_vector *)(from + i + part);
+  for (; i < bytes; i++) to[i] = from[i];
+}
+
 static void qs_copy_rows(uint8_t *to, int64_t to_stride, const uint8_t *from, int64_t from_stride, int64_t bytes,
                          int64_t rows) {
-  for (int64_t y = 0; y < rows; y++) memcpy(to + y * to_stride, from + y * from_stride, (size_t)bytes);
+  for (int64_t y = 0; y < rows; y++) qs_copy(to + y * to_stride, from + y * from_stride, bytes);
 }
 
 static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
@@ -85,7 +93,8 @@ static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t heigh
   const int64_t u = QS_UPSCALE, rows = grid[0].length, columns = grid[1].length;
   uint64_t bytes = qs_box_bytes(rows, columns);
   if (bytes == 0) return qs_fail(context, QS_BAD_SIZE, "a buffer would pass 2 GiB: use smaller tiles");
-  int status = qs_reserve(context, bytes);
+  uint64_t arena_bytes = qs_arena_bytes(rows, columns);
+  int status = qs_reserve(context, bytes - arena_bytes + qs_host_bytes(arena_bytes));
   if (status) return status;
   uint8_t *box_in = context->memory, *box_out = box_in + qs_round_up((uint64_t)(rows * columns * 3));
   uint8_t *arena = box_out + qs_round_up((uint64_t)(rows * columns * 3 * u * u));
@@ -115,6 +124,6 @@ static int qs_upscale(qs_context *context, const uint8_t *image, int64_t height,
                       : qs_grid_for_memory(context, height, width, context->memory_limit, grid);
   if (status) return status;
   if (grid[0].count > 1 || grid[1].count > 1) return qs_run_boxes(context, image, height, width, output, grid);
-  status = qs_reserve(context, qs_arena_bytes(height, width));
+  status = qs_reserve(context, qs_host_bytes(qs_arena_bytes(height, width)));
   return status ? status : qs_run(context, image, height, width, output, context->memory);
 }

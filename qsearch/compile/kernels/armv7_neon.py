@@ -1,0 +1,54 @@
+"""NEON of 32-bit processors: `vmull` and `vpadal`, with half as many registers as in 64-bit mode."""
+
+from collections.abc import Sequence
+
+from tvm.tirx.script.builder import ir as T
+
+from qsearch.compile.kernels.arm_neon import LANES, WEIGHT_ORDER, multiply, prepare_activation, prepare_weight
+from qsearch.compile.kernels.isa import Expr, Gather, Isa
+
+
+def _add_pairs(acc: Expr, products: Expr) -> Expr:
+    intrinsic = T.llvm_lookup_intrinsic_id("llvm.arm.neon.vpadals")
+    return T.call_llvm_pure_intrin(intrinsic, acc, products, dtype="int32x4")
+
+
+def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
+    for a, w in zip(activation, weight, strict=True):
+        acc = _add_pairs(acc, multiply(a, w))
+    return acc
+
+
+def _symmetric_dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
+    return _add_pairs(acc, multiply(activation[0], weight[0]) + multiply(activation[1], weight[1]))
+
+
+def _tile(blocks: int) -> tuple[int, int]:
+    # 16 registers: accumulators, operands, products
+    return (4, 1) if blocks == 1 else (2, 2)
+
+
+def _gather_tile(blocks: int) -> tuple[int, int]:
+    return {1: (6, 1), 2: (4, 2), 3: (2, 3)}.get(blocks, (2, 4))
+
+
+def _widened_tile(blocks: int) -> tuple[int, int]:
+    return (6, 1) if blocks == 1 else (3, 2)
+
+
+ARMV7_NEON = Isa(
+    name="armv7_neon",
+    arch="armv7",
+    lanes=LANES,
+    features=("neon",),
+    prepare_weight=prepare_weight,
+    prepare_activation=prepare_activation,
+    dot=_dot,
+    tile=_tile,
+    paired_tiles=1,
+    symmetric_dot=_symmetric_dot,
+    offset=128,
+    by_lane=True,
+    weight_order=WEIGHT_ORDER,
+    gather=Gather(_add_pairs, 2, _gather_tile, _widened_tile),
+)

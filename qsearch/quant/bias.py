@@ -1,0 +1,61 @@
+"""Bias correction: the mean of every sum is again what it was in float arithmetic.
+
+Source: Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019, §4.2, here
+with means measured on images, layer after layer, so that each correction sees those before it.
+"""
+
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from qsearch.passes.operators import FusedConv
+from qsearch.passes.rewrite import module_of
+from qsearch.quant.twin import Twin, TwinConv
+
+
+def correct_biases(twin: Twin, images: Tensor) -> None:
+    """Move the biases of `twin` so that every output channel has the float network's mean on `images` [N, 3, H, W]."""
+    with torch.no_grad():
+        floating = _Means(twin.calibration.graph)
+        floating.run(images)
+        _Correction(twin, floating.means).run(images)
+
+
+class _Means(Interpreter):
+    """Runs the float network and keeps the mean [Co] of every convolution's sums, by its name."""
+
+    means: dict[str, Tensor]
+
+    def run(self, *args: object, **options: object) -> object:
+        self.means = {}
+        return super().run(*args, **options)  # type: ignore[arg-type]
+
+    def run_node(self, n: Node) -> object:
+        conv = module_of(self.module, n)  # type: ignore[arg-type]
+        if not isinstance(conv, FusedConv):
+            return super().run_node(n)
+        x, *skips = _operands(self, n)
+        sums = conv.convolve(x, conv.weight, skips)
+        self.means[conv.name] = sums.mean((0, 2, 3))
+        return conv.activate(sums)
+
+
+class _Correction(Interpreter):
+    def __init__(self, twin: Twin, means: dict[str, Tensor]) -> None:
+        super().__init__(twin.graph)
+        self.means = means
+
+    def run_node(self, n: Node) -> object:
+        module = module_of(self.module, n)  # type: ignore[arg-type]
+        if not isinstance(module, TwinConv):
+            return super().run_node(n)
+        x, *skips = _operands(self, n)
+        sums = module.sums(x, *skips)
+        off = self.means[module.conv.name] - sums.mean((0, 2, 3))
+        module.start_bias += off
+        return module.conv.activate(sums + off.view(1, -1, 1, 1))
+
+
+def _operands(interpreter: Interpreter, node: Node) -> tuple[Tensor, ...]:
+    operands: tuple[Tensor, ...] = interpreter.map_nodes_to_values(node.args, node)  # type: ignore[assignment]
+    return operands

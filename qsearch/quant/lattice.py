@@ -1,0 +1,118 @@
+"""One activation quantizer of the lattice with gradients: for its input, its dense step and its outer step.
+
+Forward it shows the very values of the integer network; backward, rounding passes gradients straight through, so that a
+step's gradient is the rounding error inside the bounds and the bound itself beyond them (Esser et al., "Learned step
+size quantization", ICLR 2020, here also for a piecewise quantizer).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsearch.integer.ops import snap
+from qsearch.quant.grid import Grid
+
+LARGEST = 255
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A grid up to its steps: how many codes lie below, in and above the dense part, and zero's place in it."""
+
+    below: int
+    dense: int
+    above: int
+    zero: int
+
+    @staticmethod
+    def of(grid: Grid) -> "Codes":
+        """The codes of `grid`; a uniform one is all dense."""
+        if grid.pieces is None:
+            return Codes(0, grid.span + 1, 0, grid.zero_point - grid.lo)
+        low, high, ratio = grid.pieces
+        return Codes((low - grid.lo) // ratio, high - low + 1, (grid.hi - high) // ratio, grid.zero_point - low)
+
+    @property
+    def largest_ratio(self) -> int:
+        """The largest ratio of outer to dense step whose lattice fits in a byte."""
+        return max(1, (LARGEST - self.dense + 1) // max(self.below + self.above, 1))
+
+    def grid(self, scale: float, ratio: int) -> Grid:
+        """The grid with these steps."""
+        start = self.below * ratio
+        end = start + self.dense - 1
+        pieces = (start, end, ratio) if self.below + self.above else None
+        return Grid(scale, start + self.zero, 0, end + self.above * ratio, pieces)
+
+
+class LatticeQuantizer(nn.Module):
+    """Fake quantization that starts at `grid` and whose steps are trained as logarithms of what they grew by.
+
+    `log_breakpoint` stretches the dense part under outer steps that stay; `log_bounds` the outer steps, and with them
+    the bounds. A uniform quantizer has only `log_bounds`. Zero keeps its code, and every part its number of codes.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.codes = Codes.of(grid)
+        self.start = grid
+        self.log_bounds = nn.Parameter(torch.zeros(()))
+        self.log_breakpoint = nn.Parameter(torch.zeros(())) if grid.pieces else None
+
+    def grid(self) -> Grid:
+        """The grid as it is now."""
+        ratio = self.start.pieces[2] if self.start.pieces else 1
+        if self.log_breakpoint is None:
+            return self.codes.grid(_grown(self.start.scale, self.log_bounds), ratio)
+        wanted = ratio * math.exp(self.log_bounds.item() - self.log_breakpoint.item())
+        ratio = min(max(round(wanted), 1), self.codes.largest_ratio)
+        return self.codes.grid(_grown(self.start.scale, self.log_breakpoint), ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.grid()
+        step = self.log_bounds if self.log_breakpoint is None else self.log_breakpoint
+        outer = None if self.log_breakpoint is None else self.log_bounds
+        result: Tensor = _Lattice.apply(x, step, outer, grid)
+        return result
+
+
+def _grown(scale: float, log: Tensor) -> float:
+    """A float32 value."""
+    return float(torch.tensor(scale, dtype=torch.float32) * log.detach().float().exp())
+
+
+class _Lattice(torch.autograd.Function):
+    """`x` on `grid`; gradients for x, the logarithm of the dense step and that of the outer step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, outer: Tensor | None, grid: Grid) -> Tensor:
+        zero = grid.zero_point
+        steps = torch.round(x / grid.scale).clamp_(grid.lo - zero, grid.hi - zero)
+        if grid.pieces:
+            low, high, ratio = grid.pieces
+            steps = snap(steps, torch.tensor((low - zero, high - zero, ratio)))
+        y = steps.mul_(grid.scale)
+        ctx.grid = grid
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        (gradient,) = gradients
+        x, y = ctx.saved_tensors
+        grid: Grid = ctx.grid
+        lo, hi = (grid.scale * (bound - grid.zero_point) for bound in (grid.lo, grid.hi))
+        passed = gradient * ((x >= lo) & (x <= hi))
+        # Inside the bounds y − x, beyond them y.
+        of_both = (gradient * y).sum() - (passed * x).sum()
+        if grid.pieces is None:
+            return passed, of_both, None, None
+        start, end = (grid.scale * (bound - grid.zero_point) for bound in grid.pieces[:2])
+        # What lies outside the dense part moves with the outer step, measured from the breakpoint.
+        beyond = gradient - passed
+        in_outer = ((y < start) | (y > end)).to(x.dtype)
+        of_outer = (in_outer * (gradient * y - passed * x - beyond * y.clamp(start, end))).sum()
+        return passed, of_both - of_outer, of_outer, None
