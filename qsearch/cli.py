@@ -126,11 +126,11 @@ def quantize(
 def finetune_command(
     source: Annotated[str, typer.Argument(help="A run folder (its selected point), or a model as for `quantize`.")],
     out: OutOption,
-    point: Annotated[
-        int | None, typer.Option(help="Number of a point of the run instead of the selected one.")
-    ] = None,
+    point: Annotated[int | None, typer.Option(help="Number of a point of the run instead of the selected one.")] = None,
     bits: Annotated[str, typer.Option(help="Of a model: uniform bits such as w4a4.")] = "w4a4",
-    allocation: Annotated[Path | None, typer.Option(help="Of a model: allocation file instead of uniform bits.")] = None,
+    allocation: Annotated[
+        Path | None, typer.Option(help="Of a model: allocation file instead of uniform bits.")
+    ] = None,
     quantizer: Annotated[
         str, typer.Option(help="Of a model without allocation: uniform, piecewise, or better (of the two, by site).")
     ] = "better",

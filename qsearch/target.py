@@ -16,6 +16,7 @@ Arch = Literal["x86_64", "aarch64", "armv7"]
 Abi = Literal["musl", "glibc", "android"]
 Gpu = Literal["mali", "adreno", "generic"]
 Isa = Literal[
+    "avx512_popcnt",
     "avx512_vnni",
     "avx_vnni",
     "avx2",
@@ -45,9 +46,11 @@ KNOWN_FEATURES: dict[str, frozenset[str]] = {
 """The CPU features that a target file may name, in the words of /proc/cpuinfo."""
 
 _AVX2 = _words("avx2 fma f16c bmi1 bmi2 movbe")
+_AVX512 = _AVX2 | _words("avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni")
 _NEEDS: dict[Arch, dict[Isa, frozenset[str]]] = {
     "x86_64": {
-        "avx512_vnni": _AVX2 | _words("avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni"),
+        "avx512_popcnt": _AVX512 | {"avx512_vpopcntdq"},
+        "avx512_vnni": _AVX512,
         "avx_vnni": _AVX2 | {"avx_vnni"},
         "avx2": _AVX2,
         "generic": frozenset(),

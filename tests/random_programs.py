@@ -17,7 +17,8 @@ class Layer:
     """One convolution with its epilogue; `channels` are those after the pixel shuffle.
 
     `groups` are as many as the channels allow, 0 for the most; `joins` earlier values that fit are joined to the input.
-    Weights have `weight_bits`, outputs a span of `bits`; a `piecewise` quantizer leaves some of the span's values out.
+    Weights have `weight_bits` (one: −1 and 1), outputs a span of `bits`; a `piecewise` quantizer leaves some of the
+    span's values out.
     """
 
     channels: int
@@ -66,7 +67,6 @@ class _Builder:
         rng, outputs = self.rng, layer.channels * layer.shuffle**2
         groups = int(np.gcd.reduce([source.channels, outputs, layer.groups]))
         taps = source.channels // groups * layer.kernel[0] * layer.kernel[1]
-        most = 2 ** (layer.weight_bits - 1)
         headroom = int(np.log2(2**29 / (255 * 128 * taps)))
         shift = rng.integers(0, min(15, headroom) + 1, outputs).astype(np.int32)
         typical = np.sqrt(taps) * 8000.0 * 2.0**shift
@@ -75,7 +75,7 @@ class _Builder:
             ops.conv_acc,
             (
                 source.node,
-                self.buffer(rng.integers(-most, most, (outputs, source.channels // groups, *layer.kernel), np.int8)),
+                self.buffer(self._weights(layer, (outputs, source.channels // groups, *layer.kernel))),
                 self.buffer((rng.uniform(-1, 1, outputs) * typical).astype(np.int32)),
                 self.buffer(shift),
                 self.buffer(np.array(source.pad, np.uint8)),
@@ -87,6 +87,12 @@ class _Builder:
             acc = self.graph.call_function(ops.add_skip, (acc, skip, self.buffer(k)))
         self.typical = typical
         return acc, float(typical.max())
+
+    def _weights(self, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+        most = 2 ** (layer.weight_bits - 1)
+        if layer.weight_bits == 1:
+            return self.rng.choice(np.array([-1, 1], np.int8), shape)
+        return self.rng.integers(-most, most, shape, np.int8)
 
     def requantize(self, acc: Node, layer: Layer) -> tuple[Node, int]:
         """A quantizer of `acc`, and its zero point."""

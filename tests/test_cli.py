@@ -24,7 +24,7 @@ from tests.tiny import TINY
 
 QUICK = ("--limit", 1)
 COMMANDS = [
-    *("demo", "train", "eval", "quantize", "search", "select"),
+    *("demo", "train", "eval", "quantize", "finetune", "search", "select"),
     *("compile", "verify", "bench", "upscale", "report", "targets"),
     *("rpc-tracker", "rpc-server"),
 ]

@@ -88,7 +88,7 @@ def finetune_and_store(polish: Polish, out: Path, settings: FineTuneSettings, co
     network, upscale = polish.network, polish.network.model.upscale
     checkpoint = out.with_name(f"{out.name}.checkpoint.pt")
     with bar(console, "fine-tuning") as progress:
-        tuned = finetune(network.calibration, polish.allocation, polish.images, settings, checkpoint, progress)
+        tuned = finetune(network.calibration, polish.allocation, polish.images, settings, None, checkpoint, progress)
     programs = {
         "calibrated": network.program(polish.allocation),
         "fine-tuned": network.program(polish.allocation, tuned),

@@ -82,6 +82,8 @@ class ConvSpec:
                 names.append(f"pad{index}")
         if self.algorithm.startswith("winograd"):
             names += ["start", "offset"]
+        if self.algorithm.startswith("bits"):
+            names.append("lowest")
         return tuple(names)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def peak_loop(isa: str, threads_used: int) -> tuple[Callable[[], None], float]:
     Time it between the kernels it is compared with: the clock of a processor changes with its load. Only for
     instruction sets that multiply and add in one instruction; LLVM would move other multiplications out of the loop.
     """
-    if not isa.endswith("vnni"):
+    if not isa.endswith(("vnni", "popcnt")):
         raise QsearchError(f"no peak is known for '{isa}' kernels, only for those of VNNI")
     lanes, symbol = kernels.ISAS[isa].lanes, "peak"
     module = tvm.IRModule({symbol: _peak(kernels.ISAS[isa], symbol)})

@@ -144,6 +144,8 @@ def _train(
     parameters = [(group, parameter) for group, parameter in _parameters(module) if group in settings.groups]
     if not parameters:
         return
+    for _, parameter in parameters:
+        parameter.requires_grad_()
     optimizer = torch.optim.Adam(
         [{"params": [parameter], "rate": settings.rates[group]} for group, parameter in parameters]
     )
@@ -158,3 +160,4 @@ def _train(
         loss.backward()
         optimizer.step()
         keep_to_one_step(module)
+    module.requires_grad_(False)

@@ -51,8 +51,8 @@ class Codes:
 class LatticeQuantizer(nn.Module):
     """Fake quantization that starts at `grid` and whose steps are trained as logarithms of what they grew by.
 
-    `log_breakpoint` stretches the dense part under outer steps that stay; `log_bounds` the outer steps, and with them
-    the bounds. A uniform quantizer has only `log_bounds`. Zero keeps its code, and every part its number of codes.
+    `log_bounds` stretches everything, `log_breakpoint` the dense part alone, and the ratio of outer to dense step
+    follows as an integer. A uniform quantizer has only `log_bounds`. Zero and every part keep their codes.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -64,18 +64,14 @@ class LatticeQuantizer(nn.Module):
 
     def grid(self) -> Grid:
         """The grid as it is now."""
-        ratio = self.start.pieces[2] if self.start.pieces else 1
-        if self.log_breakpoint is None:
-            return self.codes.grid(_grown(self.start.scale, self.log_bounds), ratio)
-        wanted = ratio * math.exp(self.log_bounds.item() - self.log_breakpoint.item())
+        if self.start.pieces is None or self.log_breakpoint is None:
+            return self.codes.grid(_grown(self.start.scale, self.log_bounds), 1)
+        wanted = self.start.pieces[2] * math.exp(-self.log_breakpoint.item())
         ratio = min(max(round(wanted), 1), self.codes.largest_ratio)
-        return self.codes.grid(_grown(self.start.scale, self.log_breakpoint), ratio)
+        return self.codes.grid(_grown(self.start.scale, self.log_bounds + self.log_breakpoint), ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = self.grid()
-        step = self.log_bounds if self.log_breakpoint is None else self.log_breakpoint
-        outer = None if self.log_breakpoint is None else self.log_bounds
-        result: Tensor = _Lattice.apply(x, step, outer, grid)
+        result: Tensor = _Lattice.apply(x, self.log_bounds, self.log_breakpoint, self.grid())
         return result
 
 
@@ -85,10 +81,10 @@ def _grown(scale: float, log: Tensor) -> float:
 
 
 class _Lattice(torch.autograd.Function):
-    """`x` on `grid`; gradients for x, the logarithm of the dense step and that of the outer step."""
+    """`x` on `grid`; gradients for x, the logarithm of all steps, and that of the dense step alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, outer: Tensor | None, grid: Grid) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bounds: Tensor, breakpoint: Tensor | None, grid: Grid) -> Tensor:
         zero = grid.zero_point
         steps = torch.round(x / grid.scale).clamp_(grid.lo - zero, grid.hi - zero)
         if grid.pieces:
@@ -100,12 +96,14 @@ class _Lattice(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         x, y = ctx.saved_tensors
         grid: Grid = ctx.grid
         lo, hi = (grid.scale * (bound - grid.zero_point) for bound in (grid.lo, grid.hi))
         passed = gradient * ((x >= lo) & (x <= hi))
+        if not any(ctx.needs_input_grad[1:3]):
+            return passed, None, None, None
         # Inside the bounds y − x, beyond them y.
         of_both = (gradient * y).sum() - (passed * x).sum()
         if grid.pieces is None:
@@ -115,4 +113,4 @@ class _Lattice(torch.autograd.Function):
         beyond = gradient - passed
         in_outer = ((y < start) | (y > end)).to(x.dtype)
         of_outer = (in_outer * (gradient * y - passed * x - beyond * y.clamp(start, end))).sum()
-        return passed, of_both - of_outer, of_outer, None
+        return passed, of_both, of_both - of_outer, None

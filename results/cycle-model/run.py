@@ -33,7 +33,7 @@ BITS = ((8, 8), (7, 7), (6, 6), (5, 5), (4, 4), (3, 3), (2, 2), (1, 2), (1, 1))
 TARGETS = ("cortex-a53", "cortex-a72", "cortex-a76", "raspberry-pi-3", "raspberry-pi-4", "raspberry-pi-5")
 # Whose scheduling model stands for the core's where LLVM has none; not for vectors of 512 bits.
 RELATED = {"zen5": "znver4"}
-WIDE = ("avx512_vnni",)
+WIDE = ("avx512_popcnt", "avx512_vnni")
 BODY = ConvSpec((3, 3), 1, (1, 1), 64, 1, 64, (OutSpec(64, 1),))
 UPSAMPLER = ConvSpec((3, 3), 1, (1, 1), 64, 1, 256, (OutSpec(64, 1),), shuffle=2)
 

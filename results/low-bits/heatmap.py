@@ -9,7 +9,7 @@ from qsearch.files import write_atomic
 
 CELL_WIDTH, CELL_HEIGHT, LEFT, TOP, GAP = 52, 34, 48, 52, 40
 SLOW, FAST = (238, 241, 245), (29, 111, 184)
-MOST = 2.2
+MOST = 4.0
 """The speed-up of the darkest colour."""
 STYLE = "svg { background: #ffffff } text { font: 11px system-ui, sans-serif; fill: #1d2126 } .light { fill: #ffffff }"
 
@@ -56,7 +56,7 @@ def _cell(x: float, y: float, cell: dict[str, Any]) -> list[str]:
     colour = "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(SLOW, FAST, strict=True))
     faster, light = cell["form"] != "direct", share > 0.55
     size = f'width="{CELL_WIDTH - 2}" height="{CELL_HEIGHT - 2}"'
-    lines = (f"{cell['speedup']:.2f}", cell["form"].split(":")[-1]) if faster else ("smaller", "")
+    lines = (f"{cell['speedup']:.2f}", cell["form"].removeprefix("winograd:")) if faster else ("smaller", "")
     if cell["bits"] == cell["weight_bits"] == 8:
         lines = ("1.00", "direct")
     centre = x + CELL_WIDTH / 2

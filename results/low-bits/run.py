@@ -1,4 +1,4 @@
-"""Which bit widths are faster on int8 hardware: exact integer Winograd against the direct kernel, same bytes.
+"""Which bit widths are faster on int8 hardware: exact integer Winograd and bit-serial forms against the direct kernel.
 
     python results/low-bits/run.py [--rounds N]
 
@@ -36,6 +36,8 @@ from qsearch.network import CalibratedNetwork
 SIZE, CHECKED = (180, 320), (23, 75)
 ROUNDS, CHANNELS = 15, 64
 BITS = range(1, 9)
+# Widths that together allow every form.
+LOWEST = ((3, 1), (2, 2), (2, 1), (1, 2), (1, 1))
 ALLOCATIONS = ((8, 8), (6, 6), (5, 5), (4, 4))
 FASTER = 1.05
 """A cell is faster from this speed-up on; below it is smaller, not faster."""
@@ -94,9 +96,13 @@ SUBJECTS = (Subject("64→64", 64, 1), Subject("64→256, shuffled", 256, 2))
 
 def forms_of(subject: Subject, isa: str) -> dict[str, tuple[ConvSpec, Convolution]]:
     """Every form that some cell may take, with parameters for which it is exact."""
-    conv = subject.convolution(3, 1)
-    found = {form.algorithm: (form, conv) for form in kernels.candidates(subject.spec(), isa, conv)}
-    return {"direct": found.pop("direct"), **{name: f for name, f in found.items() if name.startswith("winograd")}}
+    found: dict[str, tuple[ConvSpec, Convolution]] = {}
+    for weight_bits, bits in LOWEST:
+        conv = subject.convolution(weight_bits, bits)
+        for form in kernels.candidates(subject.spec(), isa, conv):
+            found.setdefault(form.algorithm, (form, conv))
+    low = {name: pair for name, pair in found.items() if name.startswith(("winograd", "bits"))}
+    return {"direct": found["direct"], **low}
 
 
 def time_forms(subject: Subject, isa: str, count: int, rounds: int) -> Comparison:

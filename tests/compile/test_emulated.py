@@ -19,7 +19,7 @@ from qsearch.integer import ops
 from tests.compile.emulation import MACHINES, Emulated
 from tests.random_programs import Layer, build_program, reference
 
-LOW = Layer(12, bits=4, weight_bits=4)
+LOW = Layer(20, bits=4, weight_bits=4)
 NETWORKS = {
     "epilogues": [Layer(28, prelu=True), Layer(28, kernel=(1, 1), skips=1, quantizers=2), Layer(3, skips=1, shuffle=3)],
     "shapes": [Layer(16, stride=2), Layer(12, kernel=(5, 5), piecewise=True), Layer(8, shuffle=2), Layer(3, shuffle=2)],

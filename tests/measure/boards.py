@@ -1,6 +1,8 @@
 """A tracker and boards on loopback, real processes; artefacts of `small_program` for them."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,12 +54,14 @@ def artefact_for(target: Target) -> Path:
 
 @contextmanager
 def running(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block."""
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    """A process that ends with the block, and all that it started."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(list(map(str, command)), stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             yield process
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Fine-tuning: nearer to the float network, the same after a kill, in stages or jointly, and clear about mistakes."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,15 +14,20 @@ from qsearch.errors import QsearchError
 from qsearch.models import load
 from qsearch.network import CalibratedNetwork
 from qsearch.quant import finetune as module
+from qsearch.quant.blocks import blocks, reconstruct
 from qsearch.quant.choice import squared_error, with_quantizers
+from qsearch.quant.crops import Crops
 from qsearch.quant.features import Features, feature_weights
-from qsearch.quant.finetune import Crops, finetune
-from qsearch.quant.finetune_settings import FineTuneSettings
+from qsearch.quant.finetune import finetune
+from qsearch.quant.finetune_settings import RATES, FineTuneSettings
 from qsearch.quant.finetuned import FineTuned
+from qsearch.quant.twin import Group, Twin
 from tests.tiny import TINY
 
-SHORT = FineTuneSettings(iterations=12, batch=2, patch=16, epoch=2)
-QUANTIZERS = ("weight_scale", "bounds", "breakpoint")
+SHORT = FineTuneSettings(iterations=12, batch=2, patch=16, epoch=2, block_iterations=0)
+# A network of so few channels bears, and needs, larger steps.
+STEEP: dict[Group, float] = {group: 6 * rate for group, rate in RATES.items()}
+QUANTIZERS: tuple[Group, ...] = ("weight_scale", "bounds", "breakpoint")
 
 
 def pictures(count: int = 4) -> list[NDArray[np.uint8]]:
@@ -43,11 +50,18 @@ def allocation(network: CalibratedNetwork) -> Allocation:
     return with_quantizers(network.calibration, uniform(network.sites, 4, 4), "piecewise")
 
 
+@pytest.fixture(scope="module")
+def crude(network: CalibratedNetwork) -> Allocation:
+    """Ranges as wide as everything that was seen, which fine-tuning can improve upon."""
+    base = uniform(network.sites, 4, 4)
+    return Allocation(sites={k: site.model_copy(update={"observer": "minmax"}) for k, site in base.sites.items()})
+
+
 def error(network: CalibratedNetwork, allocation: Allocation, finetuned: FineTuned | None) -> float:
     """Mean absolute difference of the integer network from the float one, in levels."""
     program = network.program(allocation, finetuned)
     off = []
-    for image in pictures(6)[4:]:
+    for image in pictures():
         result = program(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
         off.append(np.abs(result.astype(np.int64) - network.model.run(image).astype(np.int64)).mean())
     return float(np.mean(off))
@@ -63,12 +77,38 @@ def same(a: FineTuned, b: FineTuned) -> bool:
 
 
 @pytest.mark.parametrize("groups", [QUANTIZERS, (*QUANTIZERS, "rounding", "bias")])
+@pytest.mark.parametrize("distance", ["l1", "rms"])
 def test_the_integer_network_comes_nearer_to_the_float_one(
-    network: CalibratedNetwork, allocation: Allocation, groups: tuple[str, ...]
+    network: CalibratedNetwork, crude: Allocation, groups: tuple[Group, ...], distance: Literal["l1", "rms"]
 ) -> None:
-    settings = FineTuneSettings(iterations=80, batch=2, patch=24, groups=groups, correct_bias=False)  # type: ignore[arg-type]
-    finetuned = finetune(network.calibration, allocation, pictures(), settings)
-    assert error(network, allocation, finetuned) < 0.95 * error(network, allocation, None)
+    settings = FineTuneSettings(
+        iterations=100, batch=2, patch=24, groups=groups, distance=distance, correct_bias=False, rates=STEEP
+    )
+    finetuned = finetune(network.calibration, crude, pictures(), settings)
+    assert error(network, crude, finetuned) < 0.95 * error(network, crude, None)
+
+
+def test_blocks_alone_come_nearer_too(network: CalibratedNetwork, crude: Allocation) -> None:
+    twin = Twin(network.calibration, crude)
+    settings = FineTuneSettings(block_iterations=60, batch=4, rates=STEEP)
+    seen: list[tuple[int, int]] = []
+    crops = Crops(pictures(), network.model.white).batch((1,), 16, 24)
+    reconstruct(twin, crops, settings, lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, len(blocks(twin.graph))) for i in range(len(blocks(twin.graph)))]
+    assert error(network, crude, twin.finetuned()) < 0.95 * error(network, crude, None)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_together_are_the_network(network: CalibratedNetwork, bits: int) -> None:
+    twin = Twin(network.calibration, uniform(network.sites, bits, bits))
+    x = Crops(pictures(), network.model.white).batch((2,), 2, 24)
+    with torch.no_grad():
+        found = blocks(twin.graph)
+        values = {found[0].operands[0].name: x}
+        for block in found:
+            results = block.module(twin.graph)(*(values[operand.name] for operand in block.operands))
+            values.update({node.name: value for node, value in zip(block.results, results, strict=True)})
+        assert torch.equal(values[found[-1].nodes[-1].name], twin(x))
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(
@@ -86,9 +126,11 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
             raise KilledError
 
     with pytest.raises(KilledError):
-        finetune(network.calibration, allocation, pictures(), SHORT, path, kill)
+        finetune(network.calibration, allocation, pictures(), SHORT, None, path, kill)
     seen: list[int] = []
-    resumed = finetune(network.calibration, allocation, pictures(), SHORT, path, lambda done, _: seen.append(done))
+    resumed = finetune(
+        network.calibration, allocation, pictures(), SHORT, None, path, lambda done, _: seen.append(done)
+    )
     assert seen == list(range(7, SHORT.iterations + 1))
     assert same(resumed, finetune(network.calibration, allocation, pictures(), SHORT))
 
@@ -97,19 +139,26 @@ def test_a_checkpoint_of_something_else_is_refused(
     network: CalibratedNetwork, allocation: Allocation, tmp_path: Path
 ) -> None:
     path = tmp_path / "state.pt"
-    one = FineTuneSettings(iterations=1, batch=1, patch=16)
-    finetune(network.calibration, allocation, pictures(), one, path)
+    one = FineTuneSettings(iterations=1, batch=1, patch=16, block_iterations=0)
+    finetune(network.calibration, allocation, pictures(), one, checkpoint=path)
     with pytest.raises(QsearchError, match="another images"):
-        finetune(network.calibration, allocation, pictures(3), one, path)
+        finetune(network.calibration, allocation, pictures(3), one, checkpoint=path)
     with pytest.raises(QsearchError, match="another settings"):
-        finetune(network.calibration, allocation, pictures(), SHORT, path)
+        finetune(network.calibration, allocation, pictures(), SHORT, checkpoint=path)
 
 
 def test_stages_train_their_own_group_and_weights_keep_still(
     network: CalibratedNetwork, allocation: Allocation
 ) -> None:
     settings = FineTuneSettings(
-        iterations=4, epoch=4, batch=1, patch=16, groups=QUANTIZERS, schedule="staged", correct_bias=False
+        iterations=4,
+        epoch=4,
+        batch=1,
+        patch=16,
+        groups=QUANTIZERS,
+        schedule="staged",
+        correct_bias=False,
+        block_iterations=0,
     )
     finetuned = finetune(network.calibration, allocation, pictures(), settings)
     for site, grid in finetuned.grids.items():
@@ -120,11 +169,12 @@ def test_stages_train_their_own_group_and_weights_keep_still(
             start = network.calibration.weight(conv, 4)  # type: ignore[arg-type]
             assert not torch.equal(finetuned.weights[name].scale, start.scale)
             assert torch.equal(finetuned.biases[name], conv.bias)
-    assert settings.rate("bounds", 3) == 0
-    assert settings.rate("weight_scale", 3) > 0
-    assert settings.rate("bounds", 4) > 0
-    assert settings.rate("breakpoint", 8) > 0
-    assert settings.rate("weight_scale", 12) > 0
+    longer = replace(settings, iterations=40)
+    assert longer.rate("bounds", 3) == 0
+    assert longer.rate("weight_scale", 3) > 0
+    assert longer.rate("bounds", 4) > 0
+    assert longer.rate("breakpoint", 8) > 0
+    assert longer.rate("weight_scale", 12) > 0
 
 
 def test_sensitive_layers_count_more(network: CalibratedNetwork) -> None:
@@ -149,6 +199,18 @@ def test_the_better_kind_is_chosen_at_every_site(network: CalibratedNetwork) -> 
         grids = {kind: network.calibration.grid(site, chosen.sites[site]) for kind, chosen in kinds.items()}
         errors = {kind: squared_error(stats, grid) for kind, grid in grids.items()}
         assert errors[None] == min(errors.values())
+
+
+def test_stretched_crops_reach_black_and_white() -> None:
+    noise = [np.random.default_rng(i).integers(90, 100, (30, 30, 3)).astype(np.uint8) for i in range(3)]
+    dull = [image + np.array([0, 10, 20], np.uint8) for image in noise]
+    plain, stretched = (Crops(dull, 1.0, share).batch((0,), 40, 24) for share in (0.0, 1.0))
+    assert float(plain.min()) >= 90 / 255
+    assert float(plain.max()) < 120 / 255
+    assert torch.all(stretched.amin((1, 2, 3)) == 0)
+    assert torch.all(stretched.amax((1, 2, 3)) == 1)
+    every_colour = (stretched.amin((2, 3)) == 0).all(1) & (stretched.amax((2, 3)) == 1).all(1)
+    assert 5 < int(every_colour.sum()) < 40
 
 
 @pytest.mark.parametrize("picture", [np.zeros((20, 20, 3), np.uint8), np.full((16, 40, 3), 128, np.uint8)])

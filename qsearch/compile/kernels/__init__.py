@@ -11,13 +11,14 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T
 
 from qsearch.compile import opencl, portable
-from qsearch.compile.kernels import direct, gather, image, matmul, narrow, winograd
+from qsearch.compile.kernels import bits, direct, gather, image, matmul, narrow, winograd
 from qsearch.compile.kernels.algorithm import Algorithm, Kernel
 from qsearch.compile.kernels.arm_dotprod import ARM_DOTPROD
 from qsearch.compile.kernels.arm_i8mm import ARM_I8MM
 from qsearch.compile.kernels.arm_neon import ARM_NEON
 from qsearch.compile.kernels.armv7_neon import ARMV7_NEON
 from qsearch.compile.kernels.avx2 import AVX2
+from qsearch.compile.kernels.avx512_popcnt import AVX512_POPCNT
 from qsearch.compile.kernels.avx512_vnni import AVX512_VNNI
 from qsearch.compile.kernels.avx_vnni import AVX_VNNI
 from qsearch.compile.kernels.generic import GENERIC
@@ -29,12 +30,24 @@ from qsearch.host import detect_host
 
 # Best first.
 ISAS: dict[str, Isa] = {
-    isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX2, ARM_I8MM, ARM_DOTPROD, ARM_NEON, ARMV7_NEON, GENERIC)
+    isa.name: isa
+    for isa in (
+        AVX512_POPCNT,
+        AVX512_VNNI,
+        AVX_VNNI,
+        AVX2,
+        ARM_I8MM,
+        ARM_DOTPROD,
+        ARM_NEON,
+        ARMV7_NEON,
+        GENERIC,
+    )
 }
 # Those whose kernels are text that another compiler reads, with one form of every convolution.
 _TEXTS: dict[str, Any] = {opencl.ISA: opencl, portable.ISA: portable}
 # By the part of `ConvSpec.algorithm` before a colon.
 ALGORITHMS: dict[str, Algorithm] = {
+    "bits": bits,
     "narrow": narrow,
     "matmul": matmul,
     "winograd": winograd,

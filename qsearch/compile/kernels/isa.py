@@ -52,6 +52,16 @@ class Matmul:
 
 
 @dataclass(frozen=True)
+class Popcount:
+    """For an instruction set that counts the ones of every int32 lane.
+
+    `upper_bits(values, width)` are those of `width` int8 lanes, 16 or 32, as an unsigned integer of as many bits.
+    """
+
+    upper_bits: Callable[[Expr, int], Expr]
+
+
+@dataclass(frozen=True)
 class Isa:
     """One instruction set: the width of its vectors, how it multiplies bytes, and its features in LLVM's words.
 
@@ -81,6 +91,7 @@ class Isa:
     gather: Gather | None = None
     narrowing: Narrowing | None = None
     matmul: Matmul | None = None
+    popcount: Popcount | None = None
     paired_tiles: int = 2
     other_tiles: Callable[[int], tuple[tuple[int, int], ...]] = lambda blocks: ()
 

@@ -2,7 +2,7 @@
 #include <stddef.h>
 #define QS_NO(name) "this processor has no " name ", which the network was compiled for"
 
-#if defined(QS_ISA_avx2) || defined(QS_ISA_avx_vnni) || defined(QS_ISA_avx512_vnni)
+#if defined(QS_ISA_avx2) || defined(QS_ISA_avx_vnni) || defined(QS_ISA_avx512_vnni) || defined(QS_ISA_avx512_popcnt)
 #include <cpuid.h>
 #include <stdint.h>
 
@@ -26,10 +26,13 @@ static const char *qs_missing_instructions(void) {
     return QS_NO("AVX2");
 #if defined(QS_ISA_avx_vnni)
   if (!(a71 & 1u << 4)) return QS_NO("AVX-VNNI");
-#elif defined(QS_ISA_avx512_vnni)
+#elif defined(QS_ISA_avx512_vnni) || defined(QS_ISA_avx512_popcnt)
   const unsigned avx512_f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31, vnni = 1u << 11;
   if ((b7 & avx512_f_dq_cd_bw_vl) != avx512_f_dq_cd_bw_vl || !(c7 & vnni) || (qs_xgetbv() & 0xe6) != 0xe6)
     return QS_NO("AVX512-VNNI");
+#if defined(QS_ISA_avx512_popcnt)
+  if (!(c7 & 1u << 14)) return QS_NO("AVX512-VPOPCNTDQ");
+#endif
 #endif
   return NULL;
 }

@@ -13,6 +13,7 @@ from qsearch.errors import QsearchError
 from qsearch.measure.peers.peer import Peer, Run, Subject
 from qsearch.measure.peers.steps import IMAGE, Step, ranges, replaced
 
+UNFOLDED_KERNEL, MOST_UNFOLDED_BYTES = 3, 4 << 30
 MAGIC, INT8_WEIGHTS = 7767517, 0x000D4B38
 
 
@@ -20,6 +21,7 @@ def _open(subject: Subject, threads: int) -> Run:
     import ncnn
 
     steps, white = subject.steps, subject.model.white
+    _check_memory(subject, steps)
     parameters, weights = write_ncnn(steps, ranges(steps, subject.inputs))
     net = ncnn.Net()
     net.opt.num_threads = threads
@@ -46,6 +48,22 @@ def _open(subject: Subject, threads: int) -> Run:
         return np.ascontiguousarray(np.rint(planes.clip(0, 255)).astype(np.uint8).transpose(1, 2, 0))
 
     return run
+
+
+def _check_memory(subject: Subject, steps: Sequence[Step]) -> None:
+    """ncnn unfolds the input of a large kernel into one matrix; refuses where that would fill the machine's memory."""
+    height, width = subject.size
+    sizes = {IMAGE: height * width}
+    for step in steps:
+        pixels = sizes[step.inputs[0]]
+        if step.kind == "conv":
+            taps = step["weight"][0].numel()
+            unfolded = pixels * taps * 4
+            if max(step["weight"].shape[2:]) > UNFOLDED_KERNEL and unfolded > MOST_UNFOLDED_BYTES:
+                raise QsearchError(
+                    f"peer ncnn is left out: it unfolds {step.result} into {unfolded / 1e9:.0f} GB of memory"
+                )
+        sizes[step.result] = pixels * (step["r"] ** 2 if step.kind == "shuffle" else 1)
 
 
 def write_ncnn(steps: Sequence[Step], found: Mapping[str, tuple[float, float]]) -> tuple[str, bytes]:
