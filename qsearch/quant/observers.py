@@ -78,7 +78,7 @@ def _descend(stats: ValueStats, lo: float, hi: float, bits: int) -> tuple[float,
 def _grid_errors(stats: ValueStats, lo: NDArray[np.float64], hi: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """Squared error of the histogram on the grid of each range (lo[i], hi[i])."""
     steps = 2**bits - 1
-    scale = ((hi - lo) / steps)[:, None]
+    scale = np.where(hi > lo, (hi - lo) / steps, 1.0)[:, None]  # as `activation_grid` has it
     zero_point = np.rint(-lo[:, None] / scale)
     codes = np.clip(np.rint(stats.centers / scale), -zero_point, steps - zero_point)
     return ((codes * scale - stats.centers) ** 2) @ stats.counts

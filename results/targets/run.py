@@ -76,7 +76,8 @@ class Family:
 
 
 FAMILIES = (
-    Family("avx512_vnni", "host"),
+    Family("avx512_popcnt", "host"),
+    Family("avx512_vnni", "host", forced=True),
     Family("avx_vnni", "intel-n100"),
     Family("avx2", "x86-64-v3"),
     Family("generic", "x86-64-v3", forced=True),
