@@ -246,33 +246,9 @@ def verify(
     ] = None,
 ) -> None:
     """Check every file's SHA-256 and that executable, golden images and integer reference agree byte for byte."""
-    from qsearch.compile.run_artefact import verify as verify_artefact
+    from qsearch.commands.devices import verify_artefact
 
-    result = verify_artefact(artefact)
-    if not result.ok:
-        raise QsearchError(f"{artefact} failed: {'; '.join(result.problems)}")
-    if target is not None:
-        from qsearch.measure.devices import open_device
-        from qsearch.target import load_target
-
-        with open_device(load_target(target)) as device:
-            there = device.verify(artefact)
-        if not there.ok:
-            raise QsearchError(f"{artefact} failed: {'; '.join(there.problems)}")
-        console.print(f"{artefact}: golden bytes agree on device {device.target.name}")
-    ran = f"golden bytes ({result.runner})" if result.runner else "golden bytes (executable not run)"
-    console.print(f"{artefact}: {result.files} files, {ran} and integer reference agree")
-    if result.not_run:
-        console.print(f"[yellow]the executable was not run:[/] {result.not_run}")
-    finish(
-        {
-            "artefact": str(artefact),
-            "files": result.files,
-            "ok": True,
-            "runner": result.runner,
-            "not_run": result.not_run,
-        }
-    )
+    finish(verify_artefact(artefact, target, console))
 
 
 @app.command()
@@ -313,25 +289,10 @@ def bench(
         finish(bench_against(str(artefact), against, parse_size(size), rounds or 15, threads, model, bits,
                              calibration, litert_model, report, console))  # fmt: skip
         return
-    from qsearch.compile.manifest import read_manifest, record_latency
-    from qsearch.measure.devices import open_device
-    from qsearch.target import load_target
+    from qsearch.commands.devices import bench_artefact
 
-    limit = parse_share(ci)
-    with open_device(load_target(target or read_manifest(artefact)["target"]["name"])) as device:
-        result = device.bench(
-            artefact, rounds or 128, parse_size(size), threads, reference=reference, ci_limit=limit, seconds=seconds
-        )
-    record_latency(artefact, result)
-    within = "within" if result.converged else "not within"
-    console.print(
-        f"{result.latency_ms:.2f} ms median ({result.low_ms:.2f} to {result.high_ms:.2f}) at {size}, "
-        f"{result.conditions.threads} threads, {result.conditions.rounds} rounds; {within} {ci}"
-    )
-    if result.ratio is not None:
-        ratio = result.ratio
-        console.print(f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) of the time of {reference}")
-    finish(asdict(result))
+    finish(bench_artefact(artefact, rounds or 128, parse_size(size), threads, target, reference, parse_share(ci),
+                          seconds, console))  # fmt: skip
 
 
 @app.command("rpc-tracker")

@@ -84,7 +84,8 @@ class Measurer:
 
     def __call__(self, allocation: Allocation) -> dict[str, float]:
         """`psnr_y_db` and `mse`, and `latency_ms` where a size is given."""
-        host = self.host(allocation)
+        program = self.network.program(allocation)
+        host = self._set(program)
         upscale = self.network.model.upscale
         protocol = Protocol(crop=upscale)
         rows = []
@@ -96,14 +97,13 @@ class Measurer:
         if self.latency_size is not None:
             measured["latency_ms"] = self._latency_ms(host, self.latency_size)
         if self.on_devices is not None:
-            measured |= self.on_devices(self.network.program(allocation), allocation)
+            measured |= self.on_devices(program, allocation)
         if self.model_latency is not None:
-            measured["latency_modelled_ms"] = self.model_latency(self.network.program(allocation))
+            measured["latency_modelled_ms"] = self.model_latency(program)
         return measured
 
-    def host(self, allocation: Allocation) -> HostNetwork:
-        """The compiled network, set to `allocation`."""
-        program = self.network.program(allocation)
+    def _set(self, program: GraphModule) -> HostNetwork:
+        """The compiled network, set to `program`."""
         if self._host is None:
             self._host = self._compiled(program)
         else:

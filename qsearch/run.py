@@ -142,14 +142,12 @@ class Run:
 
     def predictions(self, network: CalibratedNetwork) -> dict[str, Predict]:
         """Estimates of the latencies among the objectives that cost next to nothing, for proposals to follow."""
-        target, size, bits = load_target(self.config.target), self.config.size, range(2, 9)
+        target, size = load_target(self.config.target), self.config.size
         if self.latency_model:
             layer_ms = modelled_layer_ms(target, self.config.threads)
-            return {_MODELLED: LayerTimes(network, target.isa, size, layer_ms, bits)}
+            return {_MODELLED: LayerTimes(network, target.isa, size, layer_ms)}
         if "latency_ms" in self.config.objectives.split(",") and not self.config.devices:
-            return {
-                "latency_ms": LayerTimes(network, host_isas()[0], size, measured_layer_ms(self.config.threads), bits)
-            }
+            return {"latency_ms": LayerTimes(network, host_isas()[0], size, measured_layer_ms(self.config.threads))}
         return {}
 
     @contextmanager

@@ -1,6 +1,5 @@
 """How fast kernels are, beside the fastest that the processor's multiplier could be."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,11 +30,6 @@ class StepTime:
     spec: ConvSpec
     best_ms: float
     gmac: float
-
-    @property
-    def gmac_per_s(self) -> float:
-        """Speed of the shortest call."""
-        return self.gmac / self.best_ms * 1e3
 
 
 def step_times(network: HostNetwork, image: np.ndarray, rounds: int) -> list[StepTime]:
@@ -74,17 +68,6 @@ def peak_loop(isa: str, threads_used: int) -> tuple[Callable[[], None], float]:
         function(data, sums)
 
     return call, threads_used * _STEPS * _REGISTERS * lanes * 4 / 1e9
-
-
-def peak_gmac_per_s(isa: str, threads_used: int, rounds: int = 30) -> float:
-    """The best speed of `peak_loop` in `rounds` calls."""
-    call, gmac = peak_loop(isa, threads_used)
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return gmac / best
 
 
 def _peak(isa: Isa, symbol: str) -> PrimFunc:

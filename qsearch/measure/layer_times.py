@@ -1,12 +1,13 @@
 """What every layer of a network takes at every pair of bits, so that proposals of a search can follow latency.
 
-A layer's time depends on the form of its kernel, and that on its weights and on the span of its input: seven lowerings
-of the network, one for each number of bits, give the forms of all its allocations.
+A layer's time depends on the form of its kernel, and that on its weights and on the span of its input: lowerings
+of the network, one for each number of bits asked for, give the forms of all its allocations.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from qsearch.allocation import Allocation, uniform
 from qsearch.compile import kernels, threads, tuning
@@ -35,11 +36,9 @@ class _Layer:
 class LayerTimes:
     """A prediction of the latency of allocations: the sum of their layers' times, each asked for once."""
 
-    def __init__(
-        self, network: CalibratedNetwork, isa: str, size: Size, layer_ms: LayerMs, bits: Sequence[int] = range(2, 9)
-    ) -> None:
+    def __init__(self, network: CalibratedNetwork, isa: str, size: Size, layer_ms: LayerMs) -> None:
         self.isa, self.layer_ms = isa, layer_ms
-        self.at = {b: _layers(network, isa, size, b) for b in bits}
+        self._layers = cache(lambda bits: _layers(network, isa, size, bits))
         self.sites = {layer_name(name.removesuffix(".weight")): name for name in _weights(network)}
         self.known: dict[tuple[str, int, int], float] = {}
 
@@ -54,7 +53,7 @@ class LayerTimes:
     def _time(self, layer: str, weight_bits: int, input_bits: int) -> float:
         key = layer, weight_bits, input_bits
         if key not in self.known:
-            here, other = self.at[weight_bits].get(layer), self.at[input_bits].get(layer)
+            here, other = self._layers(weight_bits).get(layer), self._layers(input_bits).get(layer)
             # A step that only some allocations have, such as a second one of the same convolution, counts nothing.
             if here is None or other is None:
                 self.known[key] = 0.0

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from qsearch.allocation import Observer, QuantizerKind, SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
+from qsearch.images import stretched
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
 from qsearch.passes.rewrite import copy_graph, module_of
@@ -124,7 +125,7 @@ def calibrate(
         raise QsearchError("calibration needs at least one low-resolution image; the folder holds none")
     random = np.random.default_rng(seed)
     crops = _crops(images, random)
-    seen = [_to_input(view, white) for crop in crops for view in (crop, _stretched(crop), _colours(random))]
+    seen = [_to_input(view, white) for crop in crops for view in (crop, stretched(_middle(crop)), _colours(random))]
     steps = 2 * len(seen)
     # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
     ranges = ChannelRanges(_channels_last(graph))
@@ -164,12 +165,9 @@ def _crops(images: Sequence[NDArray[np.uint8]], random: np.random.Generator) -> 
     return crops
 
 
-def _stretched(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of `crop` with its contrast stretched to full black and white."""
+def _middle(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = crop.shape[:2]
-    middle = crop[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.float64)
-    low, high = middle.min(), middle.max()
-    return np.rint((middle - low) * (255 / max(high - low, 1))).astype(np.uint8)
+    return crop[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
 def _colours(random: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,14 +1,12 @@
 """Uniform or piecewise, site by site: whichever has the smaller squared error on what calibration saw."""
 
 import numpy as np
-import torch
 
 from qsearch.allocation import MIN_PIECEWISE_BITS, Allocation, QuantizerKind, SiteAllocation
-from qsearch.integer.ops import snap
 from qsearch.passes.quantizers import sites
 from qsearch.quant.calibration import Calibration
 from qsearch.quant.grid import Grid
-from qsearch.quant.observers import ValueStats
+from qsearch.quant.observers import ValueStats, squared_errors
 
 FULL_BITS = 8
 """With as many codes as the lattice has values nothing is left for coarser steps to gain."""
@@ -35,9 +33,4 @@ def _better(calibration: Calibration, site: str, setting: SiteAllocation) -> Qua
 
 def squared_error(stats: ValueStats, grid: Grid) -> float:
     """Mean squared error of the histogram of `stats` on `grid`."""
-    steps = np.rint(stats.centers / grid.scale) + grid.zero_point
-    codes = torch.from_numpy(steps).clamp(grid.lo, grid.hi)
-    if grid.pieces is not None:
-        codes = snap(codes, torch.tensor(grid.pieces))
-    shown = (codes.numpy() - grid.zero_point) * grid.scale
-    return float(((shown - stats.centers) ** 2) @ stats.counts / max(stats.counts.sum(), 1))
+    return float(squared_errors(stats, grid, np.array([grid.scale]))[0] / max(stats.counts.sum(), 1))

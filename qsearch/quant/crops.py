@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qsearch.errors import QsearchError
+from qsearch.images import stretched
 from qsearch.quant.finetune_settings import MIN_PATCH
 
 
@@ -43,7 +44,7 @@ class Crops:
         crop = np.rot90(image[top : top + side, left : left + side], int(random.integers(4)))
         crop = crop[:, ::-1] if random.integers(2) else crop
         drawn = random.random()
-        return crop if drawn >= self.stretched else _stretched(crop, by_colour=drawn < self.stretched / 2)
+        return crop if drawn >= self.stretched else stretched(crop, by_colour=drawn < self.stretched / 2)
 
     def digest(self) -> str:
         """Changes with the images."""
@@ -51,9 +52,3 @@ class Crops:
         for image in self.images:
             found.update(str(image.shape).encode() + np.ascontiguousarray(image).tobytes())
         return found.hexdigest()[:16]
-
-
-def _stretched(crop: NDArray[np.uint8], by_colour: bool) -> NDArray[np.uint8]:
-    axes = (0, 1) if by_colour else (0, 1, 2)
-    low, high = (end(crop, axis=axes, keepdims=True).astype(np.float64) for end in (np.min, np.max))
-    return np.rint((crop - low) * (255 / np.maximum(high - low, 1))).astype(np.uint8)

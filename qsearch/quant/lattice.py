@@ -6,46 +6,13 @@ size quantization", ICLR 2020, here also for a piecewise quantizer).
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qsearch.integer.ops import snap
-from qsearch.quant.grid import Grid
-
-LARGEST = 255
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A grid up to its steps: how many codes lie below, in and above the dense part, and zero's place in it."""
-
-    below: int
-    dense: int
-    above: int
-    zero: int
-
-    @staticmethod
-    def of(grid: Grid) -> "Codes":
-        """The codes of `grid`; a uniform one is all dense."""
-        if grid.pieces is None:
-            return Codes(0, grid.span + 1, 0, grid.zero_point - grid.lo)
-        low, high, ratio = grid.pieces
-        return Codes((low - grid.lo) // ratio, high - low + 1, (grid.hi - high) // ratio, grid.zero_point - low)
-
-    @property
-    def largest_ratio(self) -> int:
-        """The largest ratio of outer to dense step whose lattice fits in a byte."""
-        return max(1, (LARGEST - self.dense + 1) // max(self.below + self.above, 1))
-
-    def grid(self, scale: float, ratio: int) -> Grid:
-        """The grid with these steps."""
-        start = self.below * ratio
-        end = start + self.dense - 1
-        pieces = (start, end, ratio) if self.below + self.above else None
-        return Grid(scale, start + self.zero, 0, end + self.above * ratio, pieces)
+from qsearch.quant.grid import Codes, Grid
 
 
 class LatticeQuantizer(nn.Module):

@@ -19,8 +19,7 @@ from qsearch.passes.rewrite import module_of
 from qsearch.quant.calibration import Calibration
 from qsearch.quant.crops import Crops
 from qsearch.quant.finetuned import FineTuned
-from qsearch.quant.grid import Grid, activation_grid
-from qsearch.quant.lattice import Codes
+from qsearch.quant.grid import Codes, Grid, activation_grid
 from qsearch.quant.twin import Twin
 
 BATCH, CROP, MOMENTUM, INSIDE = 16, 96, 0.9, 0.99

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qsearch.allocation import Observer
+from qsearch.integer.ops import snap
+from qsearch.quant.grid import Grid
 
 BINS = 2048
 PERCENTILE = 99.0
@@ -82,6 +84,16 @@ def _grid_errors(stats: ValueStats, lo: NDArray[np.float64], hi: NDArray[np.floa
     zero_point = np.rint(-lo[:, None] / scale)
     codes = np.clip(np.rint(stats.centers / scale), -zero_point, steps - zero_point)
     return ((codes * scale - stats.centers) ** 2) @ stats.counts
+
+
+def squared_errors(stats: ValueStats, grid: Grid, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared error of the histogram on `grid` with each of `scales` for its own, summed over the values seen."""
+    seen = stats.counts > 0
+    centers, counts = stats.centers[seen], stats.counts[seen]
+    codes = np.clip(np.rint(centers / scales[:, None]) + grid.zero_point, grid.lo, grid.hi)
+    if grid.pieces is not None:
+        codes = snap(torch.from_numpy(codes), torch.tensor(grid.pieces)).numpy()
+    return (((codes - grid.zero_point) * scales[:, None] - centers) ** 2) @ counts
 
 
 OBSERVERS: dict[Observer, Callable[[ValueStats, int], tuple[float, float]]] = {

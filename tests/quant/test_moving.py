@@ -12,8 +12,7 @@ from qsearch.errors import QsearchError
 from qsearch.models import load
 from qsearch.network import CalibratedNetwork
 from qsearch.quant.choice import with_quantizers
-from qsearch.quant.grid import activation_grid
-from qsearch.quant.lattice import Codes
+from qsearch.quant.grid import Codes, activation_grid
 from qsearch.quant.moving import MovingRange, moving_ranges, piecewise_of, published_start
 from tests.tiny import TINY
 

@@ -18,8 +18,8 @@ from qsearch.network import CalibratedNetwork
 from qsearch.passes.quantizers import Quantizer
 from qsearch.quant.bias import correct_biases
 from qsearch.quant.finetuned import FineTuned
-from qsearch.quant.grid import Grid
-from qsearch.quant.lattice import Codes, LatticeQuantizer
+from qsearch.quant.grid import Codes, Grid
+from qsearch.quant.lattice import LatticeQuantizer
 from qsearch.quant.twin import Twin
 from tests.tiny import TINY
 

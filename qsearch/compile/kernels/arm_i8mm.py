@@ -8,15 +8,7 @@ from collections.abc import Sequence
 from tvm.tirx.script.builder import ir as T
 
 from qsearch.compile.kernels.arm_dotprod import tile
-from qsearch.compile.kernels.isa import Expr, Isa, Matmul
-
-
-def _prepare_weight(weight: Expr) -> tuple[Expr, ...]:
-    return (weight,)
-
-
-def _prepare_activation(quads: Expr) -> tuple[Expr, ...]:
-    return (quads,)
+from qsearch.compile.kernels.isa import Expr, Isa, Matmul, as_loaded
 
 
 def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
@@ -40,8 +32,8 @@ ARM_I8MM = Isa(
     arch="aarch64",
     lanes=4,
     features=("neon", "dotprod", "i8mm"),
-    prepare_weight=_prepare_weight,
-    prepare_activation=_prepare_activation,
+    prepare_weight=as_loaded,
+    prepare_activation=as_loaded,
     dot=_dot,
     tile=tile,
     paired_tiles=5,

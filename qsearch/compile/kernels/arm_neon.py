@@ -3,12 +3,12 @@
 Activations are lowered by 128 to be signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm.tirx.script.builder import ir as T
 
 from qsearch.compile.kernels.emit import lanes_of
-from qsearch.compile.kernels.isa import Expr, Gather, Isa
+from qsearch.compile.kernels.isa import Dot, Expr, Gather, Isa
 
 LANES = 4
 
@@ -40,15 +40,22 @@ def _add_pairs(acc: Expr, products: Expr) -> Expr:
     return acc + T.call_llvm_pure_intrin(intrinsic, products, dtype="int32x4")
 
 
-def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
-    # One product at a time: the sum of two can be 2·128·128, which is too large for int16.
-    for a, w in zip(activation, weight, strict=True):
-        acc = _add_pairs(acc, multiply(a, w))
-    return acc
+def dots(add_pairs: Callable[[Expr, Expr], Expr]) -> tuple[Dot, Dot]:
+    """The dot product for all weights, and the faster one for weights above −128, by what adds int16 pairs to int32."""
+
+    def dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
+        # One product at a time: the sum of two can be 2·128·128, which is too large for int16.
+        for a, w in zip(activation, weight, strict=True):
+            acc = add_pairs(acc, multiply(a, w))
+        return acc
+
+    def symmetric_dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
+        return add_pairs(acc, multiply(activation[0], weight[0]) + multiply(activation[1], weight[1]))
+
+    return dot, symmetric_dot
 
 
-def _symmetric_dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
-    return _add_pairs(acc, multiply(activation[0], weight[0]) + multiply(activation[1], weight[1]))
+_DOT, _SYMMETRIC_DOT = dots(_add_pairs)
 
 
 def _tile(blocks: int) -> tuple[int, int]:
@@ -72,9 +79,9 @@ ARM_NEON = Isa(
     features=("neon",),
     prepare_weight=prepare_weight,
     prepare_activation=prepare_activation,
-    dot=_dot,
+    dot=_DOT,
     tile=_tile,
-    symmetric_dot=_symmetric_dot,
+    symmetric_dot=_SYMMETRIC_DOT,
     offset=128,
     by_lane=True,
     weight_order=WEIGHT_ORDER,

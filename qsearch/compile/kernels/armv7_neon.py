@@ -1,10 +1,8 @@
 """NEON of 32-bit processors: `vmull` and `vpadal`, with half as many registers as in 64-bit mode."""
 
-from collections.abc import Sequence
-
 from tvm.tirx.script.builder import ir as T
 
-from qsearch.compile.kernels.arm_neon import LANES, WEIGHT_ORDER, multiply, prepare_activation, prepare_weight
+from qsearch.compile.kernels.arm_neon import LANES, WEIGHT_ORDER, dots, prepare_activation, prepare_weight
 from qsearch.compile.kernels.isa import Expr, Gather, Isa
 
 
@@ -13,14 +11,7 @@ def _add_pairs(acc: Expr, products: Expr) -> Expr:
     return T.call_llvm_pure_intrin(intrinsic, acc, products, dtype="int32x4")
 
 
-def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
-    for a, w in zip(activation, weight, strict=True):
-        acc = _add_pairs(acc, multiply(a, w))
-    return acc
-
-
-def _symmetric_dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
-    return _add_pairs(acc, multiply(activation[0], weight[0]) + multiply(activation[1], weight[1]))
+_DOT, _SYMMETRIC_DOT = dots(_add_pairs)
 
 
 def _tile(blocks: int) -> tuple[int, int]:
@@ -43,10 +34,10 @@ ARMV7_NEON = Isa(
     features=("neon",),
     prepare_weight=prepare_weight,
     prepare_activation=prepare_activation,
-    dot=_dot,
+    dot=_DOT,
     tile=_tile,
     paired_tiles=1,
-    symmetric_dot=_symmetric_dot,
+    symmetric_dot=_SYMMETRIC_DOT,
     offset=128,
     by_lane=True,
     weight_order=WEIGHT_ORDER,

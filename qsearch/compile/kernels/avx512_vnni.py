@@ -4,15 +4,7 @@ from collections.abc import Sequence
 
 from tvm.tirx.script.builder import ir as T
 
-from qsearch.compile.kernels.isa import Expr, Isa, Narrowing
-
-
-def _prepare_weight(weight: Expr) -> tuple[Expr, ...]:
-    return (weight,)
-
-
-def _prepare_activation(quads: Expr) -> tuple[Expr, ...]:
-    return (quads,)
+from qsearch.compile.kernels.isa import Expr, Isa, Narrowing, as_loaded
 
 
 def _dot(acc: Expr, activation: Sequence[Expr], weight: Sequence[Expr]) -> Expr:
@@ -54,8 +46,8 @@ AVX512_VNNI = Isa(
     arch="x86_64",
     lanes=16,
     features=("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "bmi2"),
-    prepare_weight=_prepare_weight,
-    prepare_activation=_prepare_activation,
+    prepare_weight=as_loaded,
+    prepare_activation=as_loaded,
     dot=_dot,
     tile=_tile,
     paired_tiles=5,

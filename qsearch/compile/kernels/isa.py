@@ -61,6 +61,15 @@ class Popcount:
     upper_bits: Callable[[Expr, int], Expr]
 
 
+Dot = Callable[[Expr, Sequence[Expr], Sequence[Expr]], Expr]
+"""Adds products to accumulators, see `Isa`."""
+
+
+def as_loaded(operand: Expr) -> tuple[Expr, ...]:
+    """What instruction sets that multiply bytes need to prepare of an operand: nothing."""
+    return (operand,)
+
+
 @dataclass(frozen=True)
 class Isa:
     """One instruction set: the width of its vectors, how it multiplies bytes, and its features in LLVM's words.
@@ -82,9 +91,9 @@ class Isa:
     features: tuple[str, ...]
     prepare_weight: Callable[[Expr], tuple[Expr, ...]]
     prepare_activation: Callable[[Expr], tuple[Expr, ...]]
-    dot: Callable[[Expr, Sequence[Expr], Sequence[Expr]], Expr]
+    dot: Dot
     tile: Callable[[int], tuple[int, int]]
-    symmetric_dot: Callable[[Expr, Sequence[Expr], Sequence[Expr]], Expr] | None = None
+    symmetric_dot: Dot | None = None
     offset: int = 0
     by_lane: bool = False
     weight_order: tuple[int, ...] | None = None
