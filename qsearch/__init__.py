@@ -14,6 +14,7 @@ _HOME = {
     "read_pairs": "qsearch.images",
     "read_lr_images": "qsearch.images",
     "train": "qsearch.training",
+    "train_quantized": "qsearch.training",
     "prepare": "qsearch.passes",
     "sites": "qsearch.passes",
     "calibrate": "qsearch.quant",

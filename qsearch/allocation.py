@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
@@ -40,6 +40,30 @@ class SiteAllocation(BaseModel):
     """`piecewise` has coarser steps for outliers (see `qsearch.quant.piecewise`); for activations of 3 bits or more."""
     observer: Observer | None = None
     """How the range is found; None takes the default (see `qsearch.quant.calibration`)."""
+    inside: float | None = Field(default=None, gt=0, le=1)
+    """Of a piecewise site: the share of its values within the breakpoints; None is that of least squared error."""
+    ratio: int | None = Field(default=None, ge=1, le=255)
+    """Of a piecewise site: its outer step in dense steps; None is that of least squared error."""
+    span: int | None = Field(default=None, ge=1, le=255)
+    """Of a piecewise site: the most that its largest lattice value may exceed the smallest by; None allows 255.
+
+    The exact low-bit kernels need 15, 31 or 63 (see `qsearch.compile.kernels.winograd`)."""
+
+    @model_validator(mode="after")
+    def _check_pieces(self) -> "SiteAllocation":
+        if self.quantizer == "uniform":
+            given = [name for name in ("inside", "ratio", "span") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{given[0]} is of piecewise quantizers only")
+            return self
+        least, span = 2**self.bits - 1, self.span or 255
+        if span < least:
+            raise ValueError(f"span {span} does not hold {self.bits} bits: give at least {least}")
+        if self.ratio is not None and self.ratio - 1 > span - least:
+            raise ValueError(
+                f"ratio {self.ratio} does not fit {self.bits} bits in span {span}: at most {span - least + 1}"
+            )
+        return self
 
 
 class Allocation(BaseModel):
@@ -106,7 +130,11 @@ class Allocation(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise QsearchError(f"allocation {path}: {where}: {first['msg']}") from error
+            raise QsearchError(f"allocation {path}: {where}: {_said(error)}") from error
+
+
+def _said(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def uniform(sites: Iterable[Site], weight_bits: int, input_bits: int, skip_bits: int = 8) -> Allocation:

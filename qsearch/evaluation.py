@@ -15,6 +15,7 @@ from qsearch.images import Pair, read_pairs
 from qsearch.measure.timers import interleave
 from qsearch.metrics import Protocol, evaluate_pair, luma, psnr
 from qsearch.network import CalibratedNetwork
+from qsearch.quant.finetuned import FineTuned
 
 Upscaler = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 LATENCY_ROUNDS = 7
@@ -82,9 +83,9 @@ class Measurer:
     _host: HostNetwork | None = field(default=None, repr=False)
     _reference: tuple[HostNetwork, float] | None = field(default=None, repr=False)
 
-    def __call__(self, allocation: Allocation) -> dict[str, float]:
-        """`psnr_y_db` and `mse`, and `latency_ms` where a size is given."""
-        program = self.network.program(allocation)
+    def __call__(self, allocation: Allocation, finetuned: FineTuned | None = None) -> dict[str, float]:
+        """`psnr_y_db` and `mse`, and `latency_ms` where a size is given; with the parameters of `finetuned`, if any."""
+        program = self.network.program(allocation, finetuned)
         host = self._set(program)
         upscale = self.network.model.upscale
         protocol = Protocol(crop=upscale)

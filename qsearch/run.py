@@ -26,11 +26,15 @@ from qsearch.models import LoadedModel, load
 from qsearch.network import CalibratedNetwork
 from qsearch.passes import prepare
 from qsearch.quant import Calibration
-from qsearch.search import Predict
+from qsearch.quant.finetuned import FineTuned
+from qsearch.search import Point, Predict
+from qsearch.search.forms import QUANTIZERS, Quantizers
 from qsearch.target import load_target
 
 _MODELLED = "latency_modelled_ms"
 CONFIG, CALIBRATION, DEVICES = "run.json", "calibration.safetensors", "devices.jsonl"
+PARAMETERS = "finetuned.safetensors"
+"""What fine-tuning made of the quantizers, in the folder that it wrote."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class RunConfig:
     image_limit: int | None = None
     calibration_limit: int | None = 32
     seed: int = 0
+    quantizers: str = "uniform"
+    """Kinds of activation quantizers that are searched: uniform, piecewise or both."""
     devices: tuple[str, ...] = ()
     """Targets that measure latency and check bytes; none is this machine, in process."""
 
@@ -64,12 +70,13 @@ class Run:
         """The run in `folder`, new or the same one continued; a new one is written once it is calibrated.
 
         Raises `QsearchError` where another search lives there, for more threads than this machine has, and for a
-        modelled latency of a target of which there is no model.
+        modelled latency of a target of which there is no model, and for an unknown kind of quantizers.
         """
         if config.threads is not None and not 1 <= config.threads <= available():
             raise QsearchError(f"threads must be 1 to {available()} on this machine, not {config.threads}")
         folder = Path(folder)
         Run(folder, config).latency_model  # noqa: B018
+        Run(folder, config).quantizers  # noqa: B018
         if (folder / CONFIG).is_file():
             run = Run.open(folder)
             differing = [key for key, value in asdict(config).items() if value != asdict(run.config)[key]]
@@ -96,6 +103,14 @@ class Run:
         except (TypeError, KeyError) as error:
             raise QsearchError(f"{folder / CONFIG} is not a run of this version: {error}") from error
         return Run(folder, config)
+
+    @property
+    def quantizers(self) -> Quantizers:
+        """The kinds of quantizers that are searched; raises `QsearchError` for an unknown one."""
+        for known in QUANTIZERS:
+            if known == self.config.quantizers:
+                return known
+        raise QsearchError(f"quantizers must be uniform, piecewise or both, not {self.config.quantizers!r}")
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -149,6 +164,14 @@ class Run:
         if "latency_ms" in self.config.objectives.split(",") and not self.config.devices:
             return {"latency_ms": LayerTimes(network, host_isas()[0], size, measured_layer_ms(self.config.threads))}
         return {}
+
+    def finetuned(self, point: Point) -> FineTuned | None:
+        """The parameters of a point that was polished; None of another, whose parameters are calibration's."""
+        return FineTuned.load(self.polished(point.number) / PARAMETERS) if point.polished else None
+
+    def polished(self, number: int) -> Path:
+        """The folder of what fine-tuning made of a point."""
+        return self.folder / "polished" / str(number)
 
     @contextmanager
     def pool(self, report: Callable[[str], None]) -> Iterator[Pool | None]:

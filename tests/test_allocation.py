@@ -1,5 +1,6 @@
 """Allocations: uniform ones, exact JSON, and clear words for what does not fit."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ SITES = [
 ]
 CHOICES = st.builds(
     SiteAllocation, bits=st.integers(2, 8), observer=st.sampled_from([None, "minmax", "percentile", "mse"])
+) | st.builds(
+    SiteAllocation,
+    bits=st.integers(3, 5),
+    quantizer=st.just("piecewise"),
+    inside=st.none() | st.floats(0.01, 1.0),
+    ratio=st.none() | st.integers(1, 8),
+    span=st.sampled_from([None, 63, 255]),
 )
 
 
@@ -55,3 +63,23 @@ def test_what_does_not_fit_is_named() -> None:
         uniform(SITES, 8, 8).replace({"tail.weight": 5}).check(SITES)
     with pytest.raises(QsearchError, match=r"no bits to site 'nose\.weight'"):
         uniform(SITES, 8, 8).bits("nose.weight")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"bits": 5, "quantizer": "piecewise", "span": 15}, "span 15 does not hold 5 bits: give at least 31"),
+        ({"bits": 4, "quantizer": "piecewise", "span": 31, "ratio": 18}, "ratio 18 does not fit .* at most 17"),
+        ({"bits": 4, "inside": 0.9}, "inside is of piecewise quantizers only"),
+        ({"bits": 4, "quantizer": "piecewise", "inside": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_pieces_that_make_no_sense_are_named(tmp_path: Path, values: dict[str, object], words: str) -> None:
+    (tmp_path / "allocation.json").write_text(json.dumps({"sites": {"a.input": values}}))
+    with pytest.raises(QsearchError, match=f"a.input.*{words}"):
+        Allocation.load(tmp_path / "allocation.json")
+
+
+def test_what_is_left_to_calibration_is_not_written() -> None:
+    text = Allocation(sites={"a": SiteAllocation(bits=4, quantizer="piecewise", span=31)}).to_json()
+    assert json.loads(text)["sites"]["a"] == {"bits": 4, "quantizer": "piecewise", "span": 31}

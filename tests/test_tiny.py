@@ -15,7 +15,8 @@ from qsearch import samples
 from qsearch.allocation import Allocation, uniform
 from qsearch.commands.compile import compile_source
 from qsearch.commands.report import report_run
-from qsearch.commands.search import search_run, select_point, selected_point
+from qsearch.commands.search import search_run, selected_point
+from qsearch.commands.select import select_point
 from qsearch.compile.artefact import build_artefact
 from qsearch.compile.host import HostNetwork
 from qsearch.compile.manifest import read_manifest

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from qsearch.allocation import Allocation
+from qsearch.commands.models import chosen_run
 from qsearch.commands.quantize import ALLOCATION, SUMMARY
 from qsearch.commands.search import selected_point
 from qsearch.compile.artefact import build_artefact
@@ -26,6 +27,7 @@ def compile_source(
 ) -> dict[str, Any]:
     """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`."""
     require_free(out)
+    source = chosen_run(source)
     if (source / SUMMARY).is_file():
         return _compile_quantized(source, out, target or "host", name, console)
     if (source / CONFIG).is_file():
@@ -52,9 +54,9 @@ def _compile_quantized(source: Path, out: Path, target: str, name: str | None, c
 def _compile_point(
     run: Run, out: Path, number: int | None, target: str | None, name: str | None, console: Console
 ) -> dict[str, Any]:
-    allocation = selected_point(run, number).allocation
-    network = run.network()
-    program = network.program(allocation)
+    point = selected_point(run, number)
+    allocation, network = point.allocation, run.network()
+    program = network.program(allocation, run.finetuned(point))
     score = evaluate(HostNetwork(program, run.config.threads).run, run.pairs, run.model.upscale)
     device = load_target(target or run.config.target)
     build_artefact(

@@ -9,7 +9,8 @@ from rich.console import Console
 from qsearch import samples
 from qsearch.commands.compile import compile_source
 from qsearch.commands.report import report_run
-from qsearch.commands.search import search_run, select_point
+from qsearch.commands.search import search_run
+from qsearch.commands.select import select_point
 from qsearch.compile.manifest import record_latency
 from qsearch.compile.run_artefact import upscale, verify
 from qsearch.errors import QsearchError

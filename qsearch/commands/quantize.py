@@ -22,7 +22,7 @@ from qsearch.passes import prepare, sites
 from qsearch.run import calibration_images, pairs_of
 
 SUMMARY, ALLOCATION, ONNX = "quantized.json", "allocation.json", "model.onnx"
-BITS = re.compile(r"w(?P<weight>\d+)a(?P<input>\d+)")
+BITS = re.compile(r"w(?P<weight>\d+)a(?P<input>\d+)|fqsr-(?P<wt>\d+)-(?P<fm>\d+)-(?P<sc>\d+)")
 DEFAULT_SIZE = (180, 320)
 
 
@@ -84,8 +84,12 @@ def quantized_costs(network: CalibratedNetwork, allocation: Allocation) -> dict[
 
 
 def parse_bits(text: str, sites: list[Site]) -> Allocation:
-    """The uniform allocation of `w4a8`; skip operands keep 8 bits."""
+    """The uniform allocation of `w4a8`, skip operands at 8 bits, or of FQSR's wt/fm/sc such as `fqsr-4-4-8`.
+
+    Both quantize everything: head, body, tail and skip operands; the image keeps its 8 bits.
+    """
     match = BITS.fullmatch(text)
-    if not match or not all(2 <= int(value) <= 8 for value in match.groups()):
-        raise QsearchError(f"bits {text!r} are not of the form w4a8 with 2 to 8 bits each")
-    return uniform(sites, int(match["weight"]), int(match["input"]))
+    values = [int(value) for value in match.groups() if value is not None] if match else []
+    if not values or not all(2 <= value <= 8 for value in values):
+        raise QsearchError(f"bits {text!r} are not of the form w4a8 or fqsr-4-4-8 with 2 to 8 bits each")
+    return uniform(sites, *values)

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from qsearch.commands.models import chosen_run
 from qsearch.commands.search import SELECTED, bits_label, selected_point
 from qsearch.compile.host import HostNetwork
 from qsearch.files import read_json
 from qsearch.images import Pair, resize_bicubic
 from qsearch.metrics import Protocol, psnr
 from qsearch.network import CalibratedNetwork
+from qsearch.quant.piecewise import inside_share
 from qsearch.report import Crop, Picture, ReportData, write_report
 from qsearch.run import Run
 from qsearch.search import Point, load_history, read_sensitivity
@@ -24,7 +26,7 @@ CROPS = 3
 
 def report_run(run_folder: Path, out: Path | None, console: Console, artefact: Path | None = None) -> Path:
     """Write the page of a run; the selected point, if any, is its winner."""
-    run = Run.open(run_folder)
+    run = Run.open(chosen_run(run_folder))
     page = out or run.folder / "report.html"
     write_report(page, gather(run, artefact))
     console.print(f"report {page}")
@@ -45,14 +47,28 @@ def gather(run: Run, artefact: Path | None = None, pictures: Sequence[Pair] | No
         references=history.references,
         winner=winner,
         reason=str(read_json(run.folder / SELECTED)["reason"]) if winner else "",
+        pieces=_pieces(run, network, winner) if winner else {},
         sensitivity=read_sensitivity(folder / SENSITIVITY),
         crops=_crops(run, network, winner, pictures or run.pairs) if winner else (),
         commands=_commands(artefact) if artefact else (),
     )
 
 
+def _pieces(run: Run, network: CalibratedNetwork, winner: Point) -> dict[str, str]:
+    """The piecewise quantizers of a point in words, as calibration or fine-tuning left them."""
+    tuned = run.finetuned(winner)
+    found = {}
+    for site, setting in winner.allocation.sites.items():
+        if setting.quantizer == "piecewise":
+            grid = tuned.grids[site] if tuned else network.calibration.grid(site, setting)
+            inside = inside_share(network.calibration.stats[site], grid)
+            ratio = grid.pieces[2] if grid.pieces else 1
+            found[site] = f"{setting.bits} bits piecewise, {inside:.1%} inside, outer steps {ratio} ×, span {grid.span}"
+    return found
+
+
 def _crops(run: Run, network: CalibratedNetwork, winner: Point, pictures: Sequence[Pair]) -> list[Crop]:
-    host = HostNetwork(network.program(winner.allocation), run.config.threads)
+    host = HostNetwork(network.program(winner.allocation, run.finetuned(winner)), run.config.threads)
     label = bits_label(winner.allocation)
     return [_crop(run, pair, host.run(pair.lr), label) for pair in pictures[:CROPS]]
 

@@ -1,8 +1,8 @@
-"""`qsearch search` and `qsearch select`: the run folder wired to the search."""
+"""`qsearch search`: the run folder wired to the search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +17,9 @@ from qsearch.host import detect_host
 from qsearch.images import resize_bicubic
 from qsearch.measure.pool import Pool
 from qsearch.network import CalibratedNetwork
+from qsearch.quant.choice import describe
 from qsearch.run import Run
-from qsearch.search import Point, front, human, load_history, parse_budget, parse_objectives, run_search, select
+from qsearch.search import Point, front, load_history, parse_budget, parse_objectives, run_search
 from qsearch.target import Limits, load_target
 
 SELECTED = "selected.json"
@@ -41,6 +42,8 @@ def search_run(run: Run, budget: str, console: Console) -> dict[str, Any]:
             limit,
             quality=Measurer(network, pairs, run.config.threads),
             predict=run.predictions(network),
+            quantizers=run.quantizers,
+            describe=partial(describe, network.calibration),
             seed=run.config.seed,
             conditions=_conditions(run, pool),
             references=_references(run, network),
@@ -70,6 +73,7 @@ def _conditions(run: Run, pool: Pool | None) -> dict[str, str]:
         "images": f"{run.config.images} ({len(run.pairs)})",
         "protocol": protocol,
         "calibration": run.config.calibration,
+        **({} if run.quantizers == "uniform" else {"quantizers of activations": run.quantizers}),
         "device": pool.timed_on if pool and pool.timed_on else run.config.target,
         "cpu": pool.cpu if pool and pool.cpu else _cpu(run),
         **({"bytes checked on": pool.checked_on} if pool and pool.checked_on else {}),
@@ -100,18 +104,6 @@ def _references(run: Run, network: CalibratedNetwork) -> dict[str, dict[str, flo
         write_json(stored, {"float": floating, "bicubic": {"psnr_y_db": bicubic}})
     found: dict[str, dict[str, float]] = read_json(stored)
     return found
-
-
-def select_point(folders: Sequence[Path], limits: Mapping[str, float], console: Console) -> dict[str, Any]:
-    """Choose a trial over `folders` and keep the choice in the folder of its run."""
-    runs = [Run.open(folder) for folder in folders]
-    chosen = select([run.folder / "search" for run in runs], **limits)
-    folder = chosen.history.folder.parent
-    reason = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in limits.items())
-    write_json(folder / SELECTED, {"point": chosen.point.number, "reason": reason})
-    metrics = ", ".join(f"{name} {human(name, value)}" for name, value in chosen.point.metrics.items() if name != "mse")
-    console.print(f"point {chosen.point.number} of {folder} for {reason}: {metrics}")
-    return {"run": str(folder), "point": chosen.point.number, "reason": reason, **chosen.point.metrics}
 
 
 def selected_point(run: Run, number: int | None = None) -> Point:

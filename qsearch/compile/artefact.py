@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from qsearch.allocation import Allocation
-from qsearch.compile import glue, tuning
+from qsearch.compile import code_budget, glue, tuning
 from qsearch.compile.binaries import build_binaries
-from qsearch.compile.cache import kernel_object
+from qsearch.compile.cache import kernel_objects
 from qsearch.compile.golden import golden_image, write_golden
 from qsearch.compile.kernels import Choose, kernel_target
 from qsearch.compile.manifest import FORMAT, GOLDEN, digests, provenance, write_manifest
@@ -53,7 +53,7 @@ def build_artefact(
 
     `name` prefixes every C symbol. `golden` is the golden input, uint8 `[H, W, 3]` (a synthetic image by default).
     `model` and `psnr` (with its protocol) are written to the manifest. `choose` picks every layer's algorithm, by
-    default `tuning.for_target`. The same arguments give the same bytes.
+    default `tuning.for_target`, as far as `code_budget` lets it. The same arguments give the same bytes.
     Where this machine can neither run nor emulate the executable, the manifest's `verified` is false and says why.
     Raises `QsearchError` before compiling for a network that does not fit in the target's memory, a folder that holds
     anything and a name that is no C prefix, and for an executable whose golden output differs from the integer
@@ -70,8 +70,8 @@ def build_artefact(
     new_folder(folder)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        plan = build(program, target.isa, choose or tuning.for_target(target))
-        _build_binaries(plan, interface, target, staging)
+        plan = code_budget.build(program, target.isa, target.arch, choose or tuning.for_target(target))
+        compile_plan(plan, interface, target, staging)
         save_program(program, staging)
         if allocation is not None:
             allocation.save(staging / "allocation.json")
@@ -138,7 +138,8 @@ def _emulated_cpu(target: Target) -> str:
     return target.reach.cpu if isinstance(target.reach, EmulatedReach) else "max"
 
 
-def _build_binaries(plan: Plan, interface: glue.Interface, target: Target, folder: Path) -> None:
+def compile_plan(plan: Plan, interface: glue.Interface, target: Target, folder: Path) -> None:
+    """Write the executable, the header, the static library and the parameters of `plan` to `folder`."""
     engine = EmbeddedProgram(GPUS[target.gpu]) if target.gpu else None
     objects = {} if target.gpu else _kernel_objects(plan, target)
     build_binaries(plan, interface, objects, target.zig_triple, folder, engine, target.library_triple)
@@ -146,4 +147,5 @@ def _build_binaries(plan: Plan, interface: glue.Interface, target: Target, folde
 
 def _kernel_objects(plan: Plan, target: Target) -> dict[str, bytes]:
     compiler = kernel_target(plan.isa, target.arch)
-    return {spec.symbol: kernel_object(spec, plan.isa, compiler).read_bytes() for spec in plan.kernels}
+    paths = kernel_objects(plan.kernels, plan.isa, compiler)
+    return {spec.symbol: path.read_bytes() for spec, path in zip(plan.kernels, paths, strict=True)}

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tvm
 from tvm import tirx
@@ -18,7 +17,7 @@ from tvm.target import Target
 from tvm.tirx import transform
 from tvm.tirx.compilation_pipeline import finalize_device_passes, finalize_host_passes
 
-from qsearch.compile import kernels, portable
+from qsearch.compile import kernels, portable, threads
 from qsearch.compile import link as zig
 from qsearch.compile.specs import KernelSpec
 from qsearch.errors import QsearchError
@@ -28,6 +27,7 @@ LIBRARY = "kernel.so"
 SOURCE = "kernel.c"
 _CHECKSUMS = "checksums.json"
 _PIPELINE = "qsearch"
+_Made = TypeVar("_Made")
 
 
 @transform.prim_func_pass(opt_level=0)
@@ -76,6 +76,27 @@ def kernel_object(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder:
     return _entry(spec, isa, target, folder or default_folder(), link=False) / OBJECT
 
 
+def kernel_objects(
+    specs: Iterable[KernelSpec], isa: str, target: Mapping[str, Any], folder: Path | None = None
+) -> list[Path]:
+    """`kernel_object` of several kernels, built on all processors."""
+    return _on_all_processors(lambda spec: kernel_object(spec, isa, target, folder), specs)
+
+
+def host_kernels(specs: Iterable[KernelSpec], isa: str, folder: Path | None = None) -> list[Any]:
+    """`host_kernel` of several kernels, built on all processors."""
+    return _on_all_processors(lambda spec: host_kernel(spec, isa, folder), specs)
+
+
+def _on_all_processors(make: Callable[[KernelSpec], _Made], specs: Iterable[KernelSpec]) -> list[_Made]:
+    wanted = list(specs)
+    different = list(dict.fromkeys(wanted))
+    # LLVM compiles without Python's lock.
+    with ThreadPoolExecutor(threads.available()) as pool:
+        made = dict(zip(different, pool.map(make, different), strict=True))
+    return [made[spec] for spec in wanted]
+
+
 def host_kernel(spec: KernelSpec, isa: str, folder: Path | None = None) -> Any:
     """The callable kernel of `spec` on this machine, built if it is not there; loaded once per process."""
     return _load(spec, isa, folder or default_folder())
@@ -95,7 +116,8 @@ def _entry(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, 
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".building-"))
         try:
-            _build(spec, isa, target, temporary, link)
+            kernel = kernel_object(spec, isa, target, folder) if link else None
+            _build(spec, isa, target, temporary, kernel)
             _publish(temporary, entry)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -139,27 +161,23 @@ def compile_module(module: tvm.IRModule, target: Mapping[str, Any], passes: str 
         return tirx.build(module, target=Target(dict(target)), pipeline=passes)
 
 
-def _build(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, link: bool) -> None:
-    if isa == portable.ISA:
+def _build(spec: KernelSpec, isa: str, target: Mapping[str, Any], folder: Path, kernel: Path | None) -> None:
+    """Writes the object of a kernel to `folder`, or where there is one, `kernel`, the library of it."""
+    name = LIBRARY if kernel else OBJECT
+    if kernel:
+        _link(kernel, folder)
+    elif isa == portable.ISA:
         (folder / SOURCE).write_text(portable.source(spec))
         include = (Path(str(portable.FOLDER)), Path(__file__).parent / "runtime")
         zig.compile_c(SOURCE, target["mtriple"], folder, *include, options=("-O3", "-ffp-contract=off"))
     else:
         module = tvm.IRModule({spec.symbol: kernels.prim_func(spec, isa)})
         compile_module(module, target).write_to_file(str(folder / OBJECT), "o")
-    names = [OBJECT]
-    if link:
-        _link(folder)
-        names.append(LIBRARY)
-    checksums = {name: _digest((folder / name).read_bytes()) for name in names}
-    (folder / _CHECKSUMS).write_text(json.dumps(checksums))
+    (folder / _CHECKSUMS).write_text(json.dumps({name: _digest((folder / name).read_bytes())}))
 
 
-def _link(folder: Path) -> None:
-    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-nostdlib", "-o", LIBRARY, OBJECT]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise QsearchError(f"cannot link a kernel with ziglang: {result.stderr.strip().splitlines()[-1:]}")
+def _link(kernel: Path, folder: Path) -> None:
+    zig.run_zig(["ld.lld", "-shared", str(kernel.resolve()), "-o", LIBRARY], folder)
 
 
 def _key(spec: KernelSpec, isa: str, target: Mapping[str, Any], link: bool) -> str:

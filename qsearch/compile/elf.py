@@ -56,6 +56,18 @@ def symbols(data: bytes) -> tuple[set[str], set[str]]:
     return defined, needed
 
 
+def code_bytes(data: bytes) -> int:
+    """Bytes of machine code and constants in the object `data`, without those that linking drops; raises as above."""
+    wide, _, _, headers = _sections(data)
+    names_at = headers[struct.unpack_from("<H", data, 0x3E if wide else 0x32)[0]][4]
+    total = 0
+    for header in headers:
+        name = data[names_at + header[0] : data.index(0, names_at + header[0])]
+        if name == b".text" or name.startswith(b".rodata"):
+            total += header[5]
+    return total
+
+
 def _sections(data: bytes) -> tuple[bool, struct.Struct, list[int], list[list[int]]]:
     """Whether `data` is of 64 bits, the format of section headers, where each lies, and their fields."""
     if data[:4] != b"\x7fELF" or data[5] != 1:

@@ -143,7 +143,7 @@ def network_source(plan: Plan, interface: Interface, engine: Engine, places: dic
 def main_source(interface: Interface) -> str:
     """The C source of the executable's command line."""
     lines = [_prologue(interface), f'#define QS_NETWORK "{interface.name}"']
-    return "\n".join([*lines, *(f'#include "{file}.c"' for file in ("text", "ppm", "main"))]) + "\n"
+    return "\n".join([*lines, '#include "text.h"', *(f'#include "{file}.c"' for file in ("ppm", "main"))]) + "\n"
 
 
 def _prologue(interface: Interface) -> str:
@@ -170,9 +170,8 @@ def _transform(index: int, transform: Transform) -> list[str]:
 
 def _param(value: np.ndarray, place: Stored, transforms: list[Transform]) -> str:
     code, bits = _TYPE_CODE[value.dtype.kind], value.dtype.itemsize * 8
-    shape = ", ".join(map(str, value.shape)) or "0"
     transform = f"&qs_transform{transforms.index(place.transform)}" if place.transform else "0"
-    return f"{{{place.offset}, {transform}, {place.bits}, {{{code}, {bits}, 1}}, {value.ndim}, {{{shape}}}}}"
+    return f"{{{transform}, {place.offset}, {value.size}, {{{code}, {bits}, 1}}, {place.bits}}}"
 
 
 def _step(step: Step, kernel: str, buffers: list[str], params: list[str]) -> str:

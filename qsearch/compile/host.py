@@ -10,11 +10,12 @@ import numpy as np
 import tvm_ffi
 from torch.fx import GraphModule
 
-from qsearch.compile import kernels, plan, threads
+from qsearch.compile import code_budget, kernels, threads
 from qsearch.compile.alignment import aligned, aligned_copy
-from qsearch.compile.cache import host_kernel
+from qsearch.compile.cache import host_kernels
 from qsearch.compile.plan import INPUT, OUTPUT, Plan
 from qsearch.errors import QsearchError
+from qsearch.host import detect_host
 
 # Bound calls are small; the arena, which is not, is shared by all sizes.
 _SIZES_KEPT = 64
@@ -24,8 +25,8 @@ class HostNetwork:
     """A compiled network: uint8 image [H, W, 3] in, uint8 image [H·upscale, W·upscale, channels] out.
 
     `threads` defaults to all processors. `isa` chooses a weaker instruction set than the machine's best. `cache` is the
-    folder of compiled kernels. `choose` picks every layer's algorithm, by default one that suits all values. Memory is
-    that of the largest image so far. Not for concurrent calls.
+    folder of compiled kernels. `choose` picks every layer's algorithm as for an artefact, by default one that suits all
+    values. Memory is that of the largest image so far. Not for concurrent calls.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class HostNetwork:
 
     def set_program(self, program: GraphModule) -> None:
         """Runs `program` from now on: usually another allocation of the same network, with the same kernels."""
-        new = plan.build(program, self.isa, self._choose)
+        new = code_budget.build(program, self.isa, detect_host().arch, self._choose, folder=self._cache)
         same = bool(self._params) and new.steps == self.plan.steps and new.buffers == self.plan.buffers
         if same:
             self.plan: Plan = new
             for name, values in new.params.items():
                 np.copyto(self._params[name], values)
             return
-        self._functions = [host_kernel(step.spec, self.isa, self._cache) for step in new.steps]
+        self._functions = host_kernels([step.spec for step in new.steps], self.isa, self._cache)
         self.plan = new
         self._params = {name: aligned_copy(values) for name, values in new.params.items()}
         self._tensors = _tensors(self._params)

@@ -55,7 +55,7 @@ class Planner:
         scale = Fraction(self.buffers[OUTPUT].scale_num, self.buffers[OUTPUT].scale_den)
         if scale.denominator != 1:
             raise QsearchError(f"node '{self.program.result.name}': the output is smaller than the input image")
-        buffers = _with_slots(self.buffers, self.steps)
+        buffers = with_slots(self.buffers, self.steps)
         plan = Plan(self.isa, buffers, tuple(self.steps), self.params, _halo(self.steps), scale.numerator)
         plan.sizes(64, 64)
         return plan
@@ -206,7 +206,7 @@ def _halo(steps: list[Step]) -> int:
     return needed[INPUT]
 
 
-def _with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buffer]:
+def with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buffer]:
     """Gives every buffer but the caller's an arena slot that no buffer alive at the same time has."""
     last_use = {name: index for index, step in enumerate(steps) for name in (*step.outputs, step.input, *step.skips)}
     weight = {b.name: Fraction(b.scale_num, b.scale_den) ** 2 * b.channels for b in buffers.values()}

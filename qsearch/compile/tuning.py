@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache as memoize
 from pathlib import Path
 
@@ -30,33 +31,47 @@ _SECONDS, _ROUNDS = 0.04, 5
 _NOISE = 0.98
 
 
-def measured(threads_used: int | None = None, folder: Path | None = None) -> kernels.Choose:
-    """A `Choose` that takes the fastest exact form on this machine with `threads_used` threads (default: all).
+def fastest(costs: Mapping[ConvSpec, float]) -> ConvSpec:
+    """The form that takes least time; an earlier one, the better guess, gives way only to more than noise."""
+    best = min(costs.values())
+    return next(form for form, cost in costs.items() if cost * _NOISE <= best)
 
-    Each choice is kept in `folder` (default: that of compiled kernels), for this processor and these kernel sources.
-    For instruction sets that this machine does not run it is `kernels.expected`.
+
+@dataclass(frozen=True)
+class Measured:
+    """A `kernels.Timed` that takes the fastest exact form on this machine with `threads_used` threads.
+
+    What is measured is kept in `folder`, for this processor and these kernel sources. For instruction sets that this
+    machine does not run it is `kernels.expected`.
     """
-    folder = folder or cache.default_folder()
-    count = threads_used or threads.available()
 
-    def choose(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
-        if isa not in kernels.host_isas():
-            return kernels.expected(spec, isa, conv)
+    threads_used: int
+    folder: Path
+
+    def __call__(self, spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
+        """The fastest form."""
+        return fastest(self.costs(spec, isa, conv))
+
+    def costs(self, spec: ConvSpec, isa: str, conv: Convolution) -> dict[ConvSpec, float]:
+        """Milliseconds per pixel of the layer's input of every form; its rank where it cannot be measured."""
         forms = kernels.candidates(spec, isa, conv)
-        if len(forms) == 1:
-            return forms[0]
-        path = folder / CHOICES / f"{spec.symbol}-{_key(forms, isa, count)}.json"
-        known = {form.algorithm: form for form in forms}
-        name = _remembered(path)
-        if name not in known:
-            seconds = _seconds([_bound(form, isa, conv, count, folder) for form in forms], count)
-            best = min(seconds)
-            name = next(f.algorithm for f, taken in zip(forms, seconds, strict=True) if taken * _NOISE <= best)
+        if len(forms) == 1 or isa not in kernels.host_isas():
+            return kernels.expected.costs(spec, isa, conv)
+        path = self.folder / CHOICES / f"{spec.symbol}-{_key(forms, isa, self.threads_used)}.json"
+        times = _remembered(path)
+        if set(times) != {form.algorithm for form in forms}:
+            cache.host_kernels(forms, isa, self.folder)
+            calls = [_bound(form, isa, conv, self.threads_used, self.folder) for form in forms]
+            seconds = _seconds(calls, self.threads_used)
             times = {form.algorithm: taken * 1e3 for form, taken in zip(forms, seconds, strict=True)}
-            write_json(path, {"algorithm": name, "best_ms": times})
-        return known[name]
+            write_json(path, {"best_ms": times})
+        rows, columns = _input_size(spec, self.threads_used)
+        return {form: times[form.algorithm] / (rows * columns) for form in forms}
 
-    return choose
+
+def measured(threads_used: int | None = None, folder: Path | None = None) -> Measured:
+    """`Measured` with `threads_used` threads (default: all) and `folder` (default: that of compiled kernels)."""
+    return Measured(threads_used or threads.available(), folder or cache.default_folder())
 
 
 def for_target(target: Target) -> kernels.Choose:
@@ -72,11 +87,12 @@ def _key(forms: Sequence[ConvSpec], isa: str, threads_used: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def _remembered(path: Path) -> str:
+def _remembered(path: Path) -> dict[str, float]:
+    """The milliseconds of every form by its algorithm."""
     try:
-        return str(read_json(path)["algorithm"])
-    except (QsearchError, KeyError, TypeError):
-        return ""  # absent or damaged: measured again
+        return {str(name): float(ms) for name, ms in read_json(path)["best_ms"].items()}
+    except (QsearchError, KeyError, TypeError, ValueError, AttributeError):
+        return {}  # absent or damaged: measured again
 
 
 def _seconds(calls: Sequence[Callable[[], None]], threads_used: int) -> list[float]:
@@ -94,8 +110,12 @@ def _seconds(calls: Sequence[Callable[[], None]], threads_used: int) -> list[flo
 
 
 def _bound(spec: ConvSpec, isa: str, conv: Convolution, threads_used: int, folder: Path) -> Callable[[], None]:
-    rows, columns = spec.input_size(_rows(spec, threads_used) * spec.shuffle, _COLUMNS * spec.shuffle)
-    return bound_kernel(spec, isa, conv, (rows, columns), folder)
+    return bound_kernel(spec, isa, conv, _input_size(spec, threads_used), folder)
+
+
+def _input_size(spec: ConvSpec, threads_used: int) -> tuple[int, int]:
+    """Rows and columns of the canonical image."""
+    return spec.input_size(_rows(spec, threads_used) * spec.shuffle, _COLUMNS * spec.shuffle)
 
 
 def bound_kernel(

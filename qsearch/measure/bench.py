@@ -124,6 +124,15 @@ def parse_bench(stdout: bytes, name: str) -> dict[str, Any]:
         raise QsearchError(f"device {name} gave no figures for --bench") from error
 
 
+def parse_profile(stdout: bytes, name: str) -> dict[str, float]:
+    """Milliseconds of every step that `--profile` printed; `QsearchError` naming the device where there are none."""
+    try:
+        steps = json.loads(stdout.splitlines()[-1])["steps"]
+        return {str(step["name"]): float(step["latency_ms"]) for step in steps}
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise QsearchError(f"device {name} gave no figures for --profile") from error
+
+
 def _runs_per_round(bench: RunBench) -> int:
     """So many runs that a round lasts about `ROUND_MS`; also the warm-up of the files."""
     once = max(float(bench(1)["latency_ms"]), 1e-3)

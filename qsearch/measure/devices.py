@@ -18,7 +18,15 @@ from qsearch.compile.run_artefact import Verification
 from qsearch.errors import QsearchError
 from qsearch.host import detect_host
 from qsearch.measure import sensors
-from qsearch.measure.bench import CI_LIMIT, BenchResult, RunBench, parse_bench, run_rounds, summarize
+from qsearch.measure.bench import (
+    CI_LIMIT,
+    BenchResult,
+    RunBench,
+    parse_bench,
+    parse_profile,
+    run_rounds,
+    summarize,
+)
 from qsearch.measure.binary import require_runnable
 from qsearch.measure.rpc import RpcShell
 from qsearch.measure.shells import Answer, CommandShell, DeviceLostError, LocalShell, Shell
@@ -86,11 +94,7 @@ class Device:
         times and for about `seconds`; `converged` says which. `threads` None takes the target's. An emulated device
         refuses.
         """
-        if self.emulated:
-            raise QsearchError(
-                f"device {self.target.name} is emulated and cannot be timed: emulated time is never a latency; "
-                "give its target file a [reach] to a real one"
-            )
+        self._require_time()
         threads = threads or self.target.threads
         options = ["--size", f"{size[1]}x{size[0]}", "--threads", str(threads)]
         candidate = self._bench_of(self._checked(artefact), options)
@@ -102,6 +106,24 @@ class Device:
             return summarize(done, ci_limit, self._conditions(conditions, before, len(done.samples_ms)))
 
         return self._again(measure)
+
+    def profile(
+        self, artefact: Path | str, size: tuple[int, int], threads: int | None = None, runs: int = 1
+    ) -> dict[str, float]:
+        """Mean milliseconds of every step over `runs` runs of one process after a warm-up, by its name.
+
+        `size` is (height, width). An emulated device refuses.
+        """
+        self._require_time()
+        options = ["--profile", str(runs), "--size", f"{size[1]}x{size[0]}"]
+        options += ["--threads", str(threads or self.target.threads)]
+        executable = self._checked(artefact)
+        answer = self._again(lambda: self._execute(executable, options))
+        return parse_profile(answer.stdout, self.target.name)
+
+    def reading(self) -> sensors.Reading:
+        """Load, temperature and clock of the device, as far as it tells."""
+        return self._again(self._reading)
 
     def forget(self, artefact: Path | str) -> None:
         """Remove the artefact from the device, which keeps what it has run until it is closed."""
@@ -119,6 +141,13 @@ class Device:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _require_time(self) -> None:
+        if self.emulated:
+            raise QsearchError(
+                f"device {self.target.name} is emulated and cannot be timed: emulated time is never a latency; "
+                "give its target file a [reach] to a real one"
+            )
 
     def _checked(self, artefact: Path | str) -> Path:
         executable = self._executable(artefact)
@@ -176,6 +205,12 @@ class Device:
             temperature_c=(before.temperature_c, after.temperature_c),
             frequency_mhz=(before.frequency_mhz, after.frequency_mhz),
         )
+
+
+def can_be_timed(target: Target) -> bool:
+    """Whether the device of `target` is a real one: this machine, or one that is reached; not an emulated one."""
+    reach = target.reach
+    return not (isinstance(reach, EmulatedReach) or (isinstance(reach, RpcReach) and reach.emulator is not None))
 
 
 def open_device(target: Target) -> Device:

@@ -18,7 +18,7 @@ import numpy as np
 from qsearch.compile import cache, kernels, tuning
 from qsearch.compile.packing import Convolution
 from qsearch.compile.plan import Plan, Step
-from qsearch.compile.specs import ConvSpec, KernelSpec, OutSpec
+from qsearch.compile.specs import ConvSpec, KernelSpec, OutSpec, stored
 from qsearch.errors import QsearchError
 from qsearch.files import read_json, write_json
 from qsearch.host import detect_host
@@ -100,16 +100,45 @@ def describe(target: Target, threads: int | None = None) -> str:
     )
 
 
+def kernel_ms(
+    spec: KernelSpec, isa: str, target: Target, size: tuple[int, int], threads: int, folder: Path | None = None
+) -> float:
+    """The modelled time of one kernel on an input of `size` = (rows, columns), on buffers of its own."""
+    core = core_of(target)
+    return _milliseconds(
+        cycles_of(spec, isa, target.arch, core, size, folder), _own_traffic(spec, size), core, threads
+    )[0]
+
+
 def _step(step: Step, found: KernelCycles, traffic: int, core: Core, threads: int) -> ModelledStep:
+    ms, memory_bound = _milliseconds(found, traffic, core, threads)
+    form = step.spec.algorithm if isinstance(step.spec, ConvSpec) else "image"
+    return ModelledStep(step.name, form, ms, found.cycles, memory_bound)
+
+
+def _milliseconds(found: KernelCycles, traffic: int, core: Core, threads: int) -> tuple[float, bool]:
+    """The time of a kernel, and whether memory decides it."""
     # Tasks are of equal size: the thread with the most of them is the last.
     share = math.ceil(found.tasks / threads) / found.tasks
     computing_ms = found.cycles * share / (core.clock_ghz * 1e6)
     memory_ms = traffic / (core.bandwidth_gb_s * 1e6) if traffic > core.cache_bytes else 0.0
     launch_ms = core.launch_us / 1e3 if threads > 1 else 0.0
-    form = step.spec.algorithm if isinstance(step.spec, ConvSpec) else "image"
-    return ModelledStep(
-        step.name, form, max(computing_ms, memory_ms) + launch_ms, found.cycles, memory_ms > computing_ms
-    )
+    return max(computing_ms, memory_ms) + launch_ms, memory_ms > computing_ms
+
+
+def _own_traffic(spec: KernelSpec, size: tuple[int, int]) -> int:
+    """Bytes of all buffers that a kernel on an input of `size` reads and writes."""
+
+    def plane(rows: int, columns: int, border: int) -> int:
+        return (rows + 2 * border) * (columns + 2 * border)
+
+    rows, columns = spec.output_size(*size)
+    if not isinstance(spec, ConvSpec):
+        return rows * columns * spec.channels + plane(rows, columns, spec.border) * stored(spec.channels)
+    total = plane(*size, spec.in_border) * spec.in_channels
+    shuffled = rows // spec.shuffle, columns // spec.shuffle
+    total += sum(plane(*shuffled, skip.border) * skip.channels for skip in spec.skips)
+    return total + sum(plane(rows, columns, output.border) * output.pitch for output in spec.outputs)
 
 
 def _traffic(plan: Plan, step: Step, sizes: dict[str, tuple[int, int]]) -> int:
@@ -118,18 +147,36 @@ def _traffic(plan: Plan, step: Step, sizes: dict[str, tuple[int, int]]) -> int:
     return sum(int(np.prod(plan.buffers[name].shape(sizes[name]))) for name in names)
 
 
-def modelled(target: Target, folder: Path | None = None) -> kernels.Choose:
-    """A `Choose` that takes the form with the fewest modelled cycles on the core of `target`.
+@dataclass(frozen=True)
+class Modelled:
+    """A `kernels.Timed` that takes the form with the fewest modelled cycles on `core`."""
+
+    arch: str
+    core: Core
+    folder: Path | None
+
+    def __call__(self, spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
+        """The form with the fewest cycles."""
+        return tuning.fastest(self.costs(spec, isa, conv))
+
+    def costs(self, spec: ConvSpec, isa: str, conv: Convolution) -> dict[ConvSpec, float]:
+        """Cycles per pixel of the layer's input of every form."""
+        rows, columns = _CHOICE_SIZE
+        forms = kernels.candidates(spec, isa, conv)
+        if len(forms) == 1:
+            return {forms[0]: 0.0}
+        return {form: self._cycles(form, isa) / (rows * columns) for form in forms}
+
+    def _cycles(self, form: ConvSpec, isa: str) -> float:
+        return cycles_of(_plain(form), isa, self.arch, self.core, _CHOICE_SIZE, self.folder).cycles
+
+
+def modelled(target: Target, folder: Path | None = None) -> Modelled:
+    """`Modelled` for the core of `target`, with cycles kept in `folder` (default: that of compiled kernels).
 
     Raises `QsearchError` for a core of which there is no model.
     """
-    core = core_of(target)
-
-    def choose(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
-        forms = kernels.candidates(spec, isa, conv)
-        return forms[0] if len(forms) == 1 else min(forms, key=lambda form: _cost(form, isa, target.arch, core, folder))
-
-    return choose
+    return Modelled(target.arch, core_of(target), folder)
 
 
 def modelled_layer_ms(target: Target, threads: int | None = None) -> LayerMs:
@@ -158,10 +205,6 @@ def can_be_modelled(target: Target) -> bool:
     except QsearchError:
         return False
     return True
-
-
-def _cost(form: ConvSpec, isa: str, arch: str, core: Core, folder: Path | None) -> float:
-    return cycles_of(_plain(form), isa, arch, core, _CHOICE_SIZE, folder).cycles
 
 
 def _plain(form: ConvSpec) -> ConvSpec:

@@ -2,6 +2,7 @@
 
 from qsearch.models.checkpoints import read_metadata, read_state_dict, save_weights
 from qsearch.models.loaded import LoadedModel, freeze, to_image, to_input
+from qsearch.models.named import with_weights
 from qsearch.models.registry import build, bundled_names, families, load, load_checkpoint
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "save_weights",
     "to_image",
     "to_input",
+    "with_weights",
 ]

@@ -54,10 +54,20 @@ def load(name_or_path: str | Path) -> LoadedModel:
         return load_checkpoint(Path(head["file"]), int(head["upscale"]))
     if Path(text).suffix.lower() in CHECKPOINT_SUFFIXES or Path(text).is_file():
         return load_checkpoint(Path(text))
+    if is_configuration(text):
+        raise QsearchError(
+            f"{text} is a configuration without trained weights: train it with `qsearch train {text} --out FOLDER`, or "
+            "give a weights file"
+        )
     raise QsearchError(
         f"there is no model {text!r}: give {' or '.join(bundled_names())}, a checkpoint file "
         f"({', '.join(CHECKPOINT_SUFFIXES)}) or file.py:factory"
     )
+
+
+def is_configuration(name: str) -> bool:
+    """Whether `name` says an architecture with its depth and width, for which no weights come with the package."""
+    return name not in bundled_names() and any(family.parse(name) is not None for family in families().values())
 
 
 def build(name: str, seed: int = 0) -> LoadedModel:

@@ -1,4 +1,7 @@
-"""SRResNet (Ledig et al., CVPR 2017): residual blocks with batch normalisation and PReLU, 9×9 first and last layers."""
+"""SRResNet (Ledig et al., CVPR 2017): residual blocks with batch normalisation and PReLU, 9×9 first and last layers.
+
+SRGAN's generator is the same network, trained otherwise; FQSR Lite has 10 blocks and a 3×3 head (`srresnet_r10h3_x4`).
+"""
 
 from typing import Any
 
@@ -15,10 +18,10 @@ class SRResNet(nn.Module):
 
     white = 1.0
 
-    def __init__(self, upscale: int = 4, blocks: int = 16, channels: int = 64) -> None:
+    def __init__(self, upscale: int = 4, blocks: int = 16, channels: int = 64, head: int = 9) -> None:
         super().__init__()
         self.upscale = upscale
-        self.head = nn.Conv2d(3, channels, 9, padding=4)
+        self.head = nn.Conv2d(3, channels, head, padding=head // 2)
         self.head_act = nn.PReLU(channels)
         self.blocks = nn.ModuleList(NormalizedBlock(channels) for _ in range(blocks))
         self.tail = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -90,6 +93,7 @@ def _hyperparameters(state: StateDict) -> dict[str, Any]:
         "upscale": stage_upscale(state, ups),
         "blocks": count(state, r"blocks\.(\d+)\.conv1\.weight"),
         "channels": len(state["head.weight"]),
+        "head": state["head.weight"].shape[-1],
     }
 
 
@@ -98,6 +102,6 @@ FAMILY = Family(
     build=SRResNet,
     translate=_translate,
     hyperparameters=_hyperparameters,
-    named=r"srresnet_r(?P<blocks>\d+)_x(?P<upscale>[234])",
+    named=r"(?:srresnet|srgan)_r(?P<blocks>\d+)(?:f(?P<channels>\d+))?(?:h(?P<head>[3579]))?_x(?P<upscale>[234])",
     example="srresnet_r16_x4",
 )

@@ -34,7 +34,7 @@ class _Means(Interpreter):
         conv = module_of(self.module, n)  # type: ignore[arg-type]
         if not isinstance(conv, FusedConv):
             return super().run_node(n)
-        x, *skips = _operands(self, n)
+        x, *skips = operands(self, n)
         sums = conv.convolve(x, conv.weight, skips)
         self.means[conv.name] = sums.mean((0, 2, 3))
         return conv.activate(sums)
@@ -49,13 +49,14 @@ class _Correction(Interpreter):
         module = module_of(self.module, n)  # type: ignore[arg-type]
         if not isinstance(module, TwinConv):
             return super().run_node(n)
-        x, *skips = _operands(self, n)
+        x, *skips = operands(self, n)
         sums = module.sums(x, *skips)
         off = self.means[module.conv.name] - sums.mean((0, 2, 3))
         module.start_bias += off
         return module.conv.activate(sums + off.view(1, -1, 1, 1))
 
 
-def _operands(interpreter: Interpreter, node: Node) -> tuple[Tensor, ...]:
-    operands: tuple[Tensor, ...] = interpreter.map_nodes_to_values(node.args, node)  # type: ignore[assignment]
-    return operands
+def operands(interpreter: Interpreter, node: Node) -> tuple[Tensor, ...]:
+    """The values that `node` is about to be called with."""
+    values: tuple[Tensor, ...] = interpreter.map_nodes_to_values(node.args, node)  # type: ignore[assignment]
+    return values

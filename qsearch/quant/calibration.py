@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from qsearch.allocation import Observer, QuantizerKind, SiteAllocation
+from qsearch.allocation import Observer, SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
 from qsearch.images import stretched
@@ -45,20 +45,20 @@ class Calibration:
     """By site name; sites that read one value share one object. The image has none."""
     factors: Mapping[str, Tensor] = field(default_factory=dict)
     """Factor per channel by which the convolutions of `graph` were divided (see `equalize`)."""
-    _grids: dict[tuple[int, int, QuantizerKind, Observer], Grid] = field(default_factory=dict)
+    _grids: dict[tuple[int, SiteAllocation], Grid] = field(default_factory=dict)
     _weights: dict[tuple[str, int, Observer], WeightGrid] = field(default_factory=dict)
 
     def grid(self, site: str, setting: SiteAllocation) -> Grid:
         """The activation grid of `site`; a piecewise one is that of least squared error, whatever the observer."""
         if site not in self.stats:
             return self.image_grid
-        observer = setting.observer or DEFAULT_OBSERVER
         stats = self.stats[site]
-        key = (id(stats), setting.bits, setting.quantizer, observer)
+        key = (id(stats), setting)
         if key not in self._grids:
             if setting.quantizer == "piecewise":
-                self._grids[key] = piecewise_grid(stats, setting.bits)
+                self._grids[key] = piecewise_grid(stats, setting.bits, setting.inside, setting.ratio, setting.span)
             else:
+                observer = setting.observer or DEFAULT_OBSERVER
                 self._grids[key] = activation_grid(*OBSERVERS[observer](stats, setting.bits), setting.bits)
         return self._grids[key]
 

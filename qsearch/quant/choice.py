@@ -7,6 +7,7 @@ from qsearch.passes.quantizers import sites
 from qsearch.quant.calibration import Calibration
 from qsearch.quant.grid import Grid
 from qsearch.quant.observers import ValueStats, squared_errors
+from qsearch.quant.piecewise import inside_share
 
 FULL_BITS = 8
 """With as many codes as the lattice has values nothing is left for coarser steps to gain."""
@@ -29,6 +30,12 @@ def _better(calibration: Calibration, site: str, setting: SiteAllocation) -> Qua
         grid = calibration.grid(site, setting.model_copy(update={"quantizer": kind}))
         errors[kind] = squared_error(calibration.stats[site], grid)
     return min(errors, key=lambda kind: errors[kind])
+
+
+def describe(calibration: Calibration, site: str, setting: SiteAllocation) -> tuple[float, float, int]:
+    """What calibration says of a site's quantizer: mean squared error, share of values inside, and step ratio."""
+    grid, stats = calibration.grid(site, setting), calibration.stats[site]
+    return squared_error(stats, grid), inside_share(stats, grid), grid.pieces[2] if grid.pieces else 1
 
 
 def squared_error(stats: ValueStats, grid: Grid) -> float:

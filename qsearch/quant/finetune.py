@@ -1,9 +1,10 @@
 """Sensitivity-aware fine-tuning of the quantizers' parameters against the float network; no original images.
 
 Source: Wang et al., "Outlier-aware post-training quantization for image super-resolution", ICCV 2025. Its rates would
-hardly move a bound (Adam moves at most the rate per iteration), so parameters are relative here (see `lattice`), and
-weights may also be rounded the other way and biases moved. Everything random is a function of (seed, iteration) and the
-rest is in the checkpoint, so that a run that was killed ends as an uninterrupted one.
+hardly move a bound (Adam moves at most the rate per iteration), so parameters are relative here (see `lattice`).
+Weights may first be fitted to what each layer reads (see `refit`), and then also be rounded the other way. Everything
+random is a function of (seed, iteration) and the rest is in the checkpoint, so that a run that was killed ends as an
+uninterrupted one.
 """
 
 import io
@@ -23,17 +24,19 @@ from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
 from qsearch.models.checkpoints import read_torch_file
 from qsearch.quant.bias import correct_biases
-from qsearch.quant.blocks import blocks, reconstruct
 from qsearch.quant.calibration import Calibration
 from qsearch.quant.crops import Crops
 from qsearch.quant.features import Features, feature_weights
 from qsearch.quant.finetune_settings import FineTuneSettings
 from qsearch.quant.finetuned import FineTuned, fingerprint
+from qsearch.quant.refit import refit
 from qsearch.quant.twin import Twin, keep_to_one_step
 
 CHECKPOINT_EVERY = 50
+CHECK_EVERY, CHECK_CROPS, CHECK_SIDE = 25, 12, 64
 SENSITIVITY_BATCHES = 4
 BIAS_BATCH = 16
+REFIT_CROPS, REFIT_SIDE = 64, 48
 
 
 def finetune(
@@ -47,14 +50,15 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune `allocation` of a calibrated network on crops of low-resolution images (uint8 [H, W, 3]).
 
-    Begins at the parameters of calibration, or at `start`. With `checkpoint` the state is kept in that file, and the
+    Begins at the parameters of calibration, or at `start`, and gives the state that came nearest to the float network
+    on crops of its own. With `checkpoint` the state is kept in that file, and the
     same call continues from it. Raises `QsearchError` without images, for one under 16 pixels, for a checkpoint of
     something else, and when the loss is no finite number.
     """
     settings = settings or FineTuneSettings()
     run = _Run(calibration, allocation, Crops(images, calibration.white, settings.stretched), settings, start)
     path = Path(checkpoint) if checkpoint is not None else None
-    total = run.blocks + settings.iterations
+    total = run.layers + settings.iterations
     report = progress or (lambda done, total: None)
     if path is not None and path.exists():
         run.resume(path)
@@ -64,10 +68,12 @@ def finetune(
             run.save(path)
     while run.iteration < settings.iterations:
         run.step()
+        if run.iteration % CHECK_EVERY == 0 or run.iteration == settings.iterations:
+            run.check()
         if path is not None and (run.iteration % CHECKPOINT_EVERY == 0 or run.iteration == settings.iterations):
             run.save(path)
-        report(run.blocks + run.iteration, total)
-    return run.twin.finetuned()
+        report(run.layers + run.iteration, total)
+    return run.best()
 
 
 class _Run:
@@ -89,27 +95,46 @@ class _Run:
             "images": crops.digest(),
             "start": repr(start.grids) if start else "",
         }
-        self.twin = Twin(calibration, allocation, start).requires_grad_(False)
+        per_tensor = settings.weight_scales == "tensor"
+        self.twin = Twin(calibration, allocation, start, per_tensor).requires_grad_(False)
         self.float_features = Features(calibration.graph, settings.features)
         self.features = Features(self.twin.graph, settings.features)
         self.weights = feature_weights(self.float_features, self._sensitivity_batches(), settings, calibration.white)
         parameters = self.twin.parameter_groups()
         self.optimizer = torch.optim.Adam([{"params": parameters[group], "group": group} for group in settings.groups])
-        self.blocks = len(blocks(self.twin.graph)) if settings.block_iterations else 0
+        self.layers = len(self.twin.convolutions()) if settings.refit else 0
         self.iteration = 0
+        self.least, self.least_state = math.inf, self.twin.state_dict()
 
     def _sensitivity_batches(self) -> list[Tensor]:
         seed, batch, patch = self.settings.seed, self.settings.batch, self.settings.patch
         return [self.crops.batch((seed, 1, index), batch, patch) for index in range(SENSITIVITY_BATCHES)]
 
     def begin(self, progress: Callable[[int], None] = lambda done: None) -> None:
-        """What comes before the first iteration; reports the blocks that are done."""
+        """What comes before the first iteration; reports the layers that are done."""
         settings = self.settings
-        if settings.correct_bias:
+        if settings.refit:
+            crops = self.crops.batch((settings.seed, 3), REFIT_CROPS, REFIT_SIDE)
+            refit(self.twin, crops, settings.ridge, settings.seed, progress)
+        elif settings.correct_bias:
             correct_biases(self.twin, self.crops.batch((settings.seed, 2), BIAS_BATCH, settings.patch))
-        if settings.block_iterations:
-            crops = self.crops.batch((settings.seed, 3), settings.block_crops, settings.patch)
-            reconstruct(self.twin, crops, settings, lambda done, _: progress(done))
+        self.check()
+
+    def check(self) -> None:
+        """Keep the state where it comes nearest to the float network on crops that no iteration takes."""
+        x = self.crops.batch((self.settings.seed, 5), CHECK_CROPS, CHECK_SIDE)
+        with torch.no_grad():
+            off = [self.twin(part) - self.calibration.graph(part) for part in x.split(self.settings.batch)]
+        # The mean of logarithms, as PSNR is averaged over images.
+        error = float(torch.cat(off).square().mean((1, 2, 3)).clamp_min(1e-12).log().mean())
+        if error < self.least:
+            self.least = error
+            self.least_state = {name: tensor.clone() for name, tensor in self.twin.state_dict().items()}
+
+    def best(self) -> FineTuned:
+        """The parameters of the best state that was checked."""
+        self.twin.load_state_dict(self.least_state)
+        return self.twin.finetuned()
 
     def step(self) -> None:
         """One iteration."""
@@ -154,6 +179,8 @@ class _Run:
             "identity": self.identity,
             "iteration": self.iteration,
             "twin": self.twin.state_dict(),
+            "least": self.least,
+            "least_state": self.least_state,
             "optimizer": self.optimizer.state_dict(),
         }
         buffer = io.BytesIO()
@@ -170,6 +197,7 @@ class _Run:
         if different:
             raise QsearchError(f"{path} was made with another {', '.join(different)}: use the same, or another file")
         self.twin.load_state_dict(content["twin"])
+        self.least, self.least_state = content["least"], content["least_state"]
         self.optimizer.load_state_dict(content["optimizer"])
         self.iteration = content["iteration"]
 

@@ -19,7 +19,8 @@ class LatticeQuantizer(nn.Module):
     """Fake quantization that starts at `grid` and whose steps are trained as logarithms of what they grew by.
 
     `log_bounds` stretches everything, `log_breakpoint` the dense part alone, and the ratio of outer to dense step
-    follows as an integer. A uniform quantizer has only `log_bounds`. Zero and every part keep their codes.
+    follows as an integer. A uniform quantizer has only `log_bounds`. Zero and every part keep their codes. With
+    `measured`, `change` is mean |Q(x) − x| of the last run, with gradients as well.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -28,6 +29,8 @@ class LatticeQuantizer(nn.Module):
         self.start = grid
         self.log_bounds = nn.Parameter(torch.zeros(()))
         self.log_breakpoint = nn.Parameter(torch.zeros(())) if grid.pieces else None
+        self.measured = False
+        self.change: Tensor | None = None
 
     def grid(self) -> Grid:
         """The grid as it is now."""
@@ -38,7 +41,8 @@ class LatticeQuantizer(nn.Module):
         return self.codes.grid(_grown(self.start.scale, self.log_bounds + self.log_breakpoint), ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = _Lattice.apply(x, self.log_bounds, self.log_breakpoint, self.grid())
+        result: Tensor
+        result, self.change = _Lattice.apply(x, self.log_bounds, self.log_breakpoint, self.grid(), self.measured)
         return result
 
 
@@ -48,10 +52,13 @@ def _grown(scale: float, log: Tensor) -> float:
 
 
 class _Lattice(torch.autograd.Function):
-    """`x` on `grid`; gradients for x, the logarithm of all steps, and that of the dense step alone."""
+    """`x` on `grid`, and mean |y − x| where `measured`; gradients for x, the logarithm of all steps, and that of the
+    dense step alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bounds: Tensor, breakpoint: Tensor | None, grid: Grid) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, bounds: Tensor, breakpoint: Tensor | None, grid: Grid, measured: bool
+    ) -> tuple[Tensor, Tensor | None]:
         zero = grid.zero_point
         steps = torch.round(x / grid.scale).clamp_(grid.lo - zero, grid.hi - zero)
         if grid.pieces:
@@ -60,24 +67,30 @@ class _Lattice(torch.autograd.Function):
         y = steps.mul_(grid.scale)
         ctx.grid = grid
         ctx.save_for_backward(x, y)
-        return y
+        return y, (y - x).abs_().mean() if measured else None
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        (gradient,) = gradients
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        gradient, of_change = gradients
         x, y = ctx.saved_tensors
         grid: Grid = ctx.grid
         lo, hi = (grid.scale * (bound - grid.zero_point) for bound in (grid.lo, grid.hi))
+        change = None
+        if of_change is not None:
+            # |y − x| depends on x through y, as everything does, and directly.
+            change = (y - x).sign_().mul_(of_change / y.numel())
+            gradient = gradient + change
         passed = gradient * ((x >= lo) & (x <= hi))
+        of_x = passed if change is None else passed - change
         if not any(ctx.needs_input_grad[1:3]):
-            return passed, None, None, None
+            return of_x, None, None, None, None
         # Inside the bounds y − x, beyond them y.
         of_both = (gradient * y).sum() - (passed * x).sum()
         if grid.pieces is None:
-            return passed, of_both, None, None
+            return of_x, of_both, None, None, None
         start, end = (grid.scale * (bound - grid.zero_point) for bound in grid.pieces[:2])
         # What lies outside the dense part moves with the outer step, measured from the breakpoint.
         beyond = gradient - passed
         in_outer = ((y < start) | (y > end)).to(x.dtype)
         of_outer = (in_outer * (gradient * y - passed * x - beyond * y.clamp(start, end))).sum()
-        return passed, of_both, of_both - of_outer, None
+        return of_x, of_both, of_both - of_outer, None, None

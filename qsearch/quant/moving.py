@@ -3,7 +3,7 @@
 Source: Wang et al., "Outlier-aware post-training quantization for image super-resolution", ICCV 2025, algorithm 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from qsearch.allocation import Allocation
+from qsearch.allocation import Allocation, SiteAllocation
+from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
 from qsearch.passes.rewrite import module_of
 from qsearch.quant.calibration import Calibration
 from qsearch.quant.crops import Crops
 from qsearch.quant.finetuned import FineTuned
-from qsearch.quant.grid import Codes, Grid, activation_grid
+from qsearch.quant.grid import Codes, Grid, WeightGrid, activation_grid
 from qsearch.quant.twin import Twin
 
 BATCH, CROP, MOMENTUM, INSIDE = 16, 96, 0.9, 0.99
@@ -120,14 +121,38 @@ def piecewise_of(found: MovingRange, bits: int) -> Grid:
     return codes.grid(scale, min(max(round(wanted), 1), codes.largest_ratio))
 
 
-def published_start(calibration: Calibration, allocation: Allocation, ranges: dict[str, MovingRange]) -> FineTuned:
-    """The parameters of `allocation` with the grids of `ranges`; weights and biases are those of calibration."""
+def published_start(
+    calibration: Calibration,
+    allocation: Allocation,
+    ranges: Mapping[str, MovingRange] | None = None,
+    per_tensor: bool = True,
+) -> FineTuned:
+    """The parameters of `allocation` as published: activations by `ranges`, weights by one range per convolution.
+
+    Without `ranges` activations have the grids of calibration, each by its observer. Weights `per_tensor` are rounded
+    to nearest and their range is the largest magnitude; else they are those of calibration. Biases are the network's.
+    """
     start = Twin(calibration, allocation).finetuned()
-    grids = {}
-    for site in start.grids:
-        setting, found = allocation.sites[site], ranges[site]
-        piecewise = setting.quantizer == "piecewise"
-        grids[site] = (
-            piecewise_of(found, setting.bits) if piecewise else activation_grid(found.lo, found.hi, setting.bits)
-        )
-    return FineTuned(start.allocation, start.calibrated, grids, start.weights, start.biases)
+    grids = start.grids
+    if ranges is not None:
+        grids = {site: grid_of(allocation.sites[site], ranges[site]) for site in grids}
+    weights = dict(start.weights)
+    for node in calibration.graph.graph.nodes:
+        conv = module_of(calibration.graph, node)
+        if per_tensor and isinstance(conv, FusedConv):
+            weights[conv.name] = nearest_weights(conv.weight.detach(), allocation.bits(f"{conv.name}.weight"))
+    return FineTuned(start.allocation, start.calibrated, grids, weights, start.biases)
+
+
+def grid_of(setting: SiteAllocation, found: MovingRange) -> Grid:
+    """The grid of a range for the bits and the quantizer of `setting`."""
+    if setting.quantizer == "piecewise":
+        return piecewise_of(found, setting.bits)
+    return activation_grid(found.lo, found.hi, setting.bits)
+
+
+def nearest_weights(weight: Tensor, bits: int) -> WeightGrid:
+    """`weight` rounded to nearest with one range for all, its largest magnitude."""
+    top = 2 ** (bits - 1) - 1
+    scale = (weight.abs().max() / top).clamp_min(1e-12)
+    return WeightGrid(torch.round(weight / scale).to(torch.int8), scale.repeat(len(weight)))

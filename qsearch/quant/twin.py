@@ -26,8 +26,9 @@ _MARGIN = 0.45
 class TwinConv(nn.Module):
     """A fused convolution on the integer weights of a `WeightGrid`.
 
-    `log_scale` [Co] grows the scale of each output channel. `rounding`, in weight steps, moves each weight before it is
-    rounded, by one step at most. `bias_levels` [Co] moves the bias in 255ths of the range that its reader covers.
+    `log_scale` [Co] grows the scale of each output channel, [1] those of all alike. `rounding`, in weight steps, moves
+    each weight before it is rounded, by one step at most. `bias_levels` [Co] moves the bias in 255ths of the range that
+    its reader covers.
     """
 
     float_weight: Tensor
@@ -35,30 +36,53 @@ class TwinConv(nn.Module):
     start_bias: Tensor
     level: Tensor
 
-    def __init__(self, conv: FusedConv, start: WeightGrid, bits: int, bias: Tensor, level: float) -> None:
+    def __init__(
+        self,
+        conv: FusedConv,
+        weight: Tensor,
+        start: WeightGrid,
+        bits: int,
+        bias: Tensor,
+        level: float,
+        per_tensor: bool = False,
+    ) -> None:
         super().__init__()
         self.conv = conv
         self.top = 2 ** (bits - 1) - 1
-        real = conv.weight.detach() / start.scale.view(-1, 1, 1, 1)
-        values = start.values.float()
-        inside = torch.clamp(real - values, -_MARGIN, _MARGIN)
-        beyond = (real.abs() > self.top) & (values.abs() == self.top)
-        self.register_buffer("float_weight", conv.weight.detach().clone())
-        self.register_buffer("start_scale", start.scale.clone())
-        self.register_buffer("start_bias", bias.clone())
+        self.register_buffer("float_weight", torch.empty_like(conv.weight))
+        self.register_buffer("start_scale", torch.empty_like(start.scale))
+        self.register_buffer("start_bias", torch.empty_like(bias))
         self.register_buffer("level", torch.tensor(level))
-        self.log_scale = nn.Parameter(torch.zeros_like(start.scale))
-        self.rounding = nn.Parameter(torch.where(beyond, 0.0, values + inside - real))
+        self.log_scale = nn.Parameter(torch.zeros(1 if per_tensor else len(start.scale)))
+        self.rounding = nn.Parameter(torch.zeros_like(conv.weight))
         self.bias_levels = nn.Parameter(torch.zeros_like(bias))
+        self.restart(weight, start, bias)
+
+    def restart(self, weight: Tensor, grid: WeightGrid, bias: Tensor) -> None:
+        """Begin at the integers and scales of `grid`, which round the real `weight`, and at `bias`."""
+        with torch.no_grad():
+            real = weight / grid.scale.view(-1, 1, 1, 1)
+            values = grid.values.float()
+            inside = torch.clamp(real - values, -_MARGIN, _MARGIN)
+            beyond = (real.abs() > self.top) & (values.abs() == self.top)
+            self.float_weight.copy_(weight)
+            self.start_scale.copy_(grid.scale)
+            self.start_bias.copy_(bias)
+            self.log_scale.zero_()
+            self.rounding.copy_(torch.where(beyond, 0.0, values + inside - real))
+            self.bias_levels.zero_()
 
     def scale(self) -> Tensor:
         """float32 [Co]."""
         return self.start_scale * self.log_scale.exp()
 
+    def real(self) -> Tensor:
+        """What is rounded to the integer weights, in steps, and not yet clipped."""
+        return self.float_weight / self.scale().view(-1, 1, 1, 1) + self.rounding
+
     def values(self) -> Tensor:
         """The integer weights as floats; rounding passes gradients."""
-        real = self.float_weight / self.scale().view(-1, 1, 1, 1) + self.rounding
-        real = real.clamp(-self.top, self.top)
+        real = self.real().clamp(-self.top, self.top)
         return real + (torch.round(real) - real).detach()
 
     def bias(self) -> Tensor:
@@ -83,10 +107,17 @@ class Twin(nn.Module):
     """The network of `allocation` in float arithmetic, from the grids of `calibration` or from earlier `finetuned`.
 
     Takes and gives float [N, 3, H, W] in 0…white; the image is not rounded. Sites that hold one value on one grid share
-    a quantizer, as they share an operation in the integer network.
+    a quantizer, as they share an operation in the integer network. `per_tensor` lets the scales of a convolution's
+    weights grow alike.
     """
 
-    def __init__(self, calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None = None) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        allocation: Allocation,
+        finetuned: FineTuned | None = None,
+        per_tensor: bool = False,
+    ) -> None:
         super().__init__()
         allocation.check(sites(calibration.graph))
         self.calibration, self.allocation = calibration, allocation
@@ -94,7 +125,7 @@ class Twin(nn.Module):
         self.graph = copy_graph(calibration.graph)
         grid_of = self._grids(finetuned)
         self._quantizers(grid_of)
-        self._convolutions(grid_of, finetuned)
+        self._convolutions(grid_of, finetuned, per_tensor)
         self.graph.recompile()
 
     def _grids(self, finetuned: FineTuned | None) -> Callable[[str], Grid]:
@@ -121,22 +152,23 @@ class Twin(nn.Module):
                 self.graph.add_submodule(str(node.target), LatticeQuantizer(key[1]))
             self.sites[module.site] = str(shared[key].target)
 
-    def _convolutions(self, grid_of: Callable[[str], Grid], finetuned: FineTuned | None) -> None:
+    def _convolutions(self, grid_of: Callable[[str], Grid], finetuned: FineTuned | None, per_tensor: bool) -> None:
         source = self.calibration.graph
         for node in source.graph.nodes:
             conv = module_of(source, node)
             if not isinstance(conv, FusedConv):
                 continue
             setting = self.allocation.sites[f"{conv.name}.weight"]
+            weight, bias = conv.weight.detach(), conv.bias.detach()
             start = self.calibration.weight(conv, setting.bits, setting.observer)
-            bias = conv.bias.detach()
             if finetuned is not None:
-                start, bias = finetuned.weights[conv.name], finetuned.biases[conv.name]
+                weight, start, bias = _stored(conv, finetuned)
             grids = [grid_of(site) for site in _reading_sites(source, node)] or [self.calibration.image_grid]
             level = min(grid.span * grid.scale for grid in grids) / 255
             copied = self.graph.get_submodule(str(node.target))
             assert isinstance(copied, FusedConv)
-            self.graph.add_submodule(str(node.target), TwinConv(copied, start, setting.bits, bias, level))
+            made = TwinConv(copied, weight, start, setting.bits, bias, level, per_tensor)
+            self.graph.add_submodule(str(node.target), made)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.graph(x)
@@ -185,6 +217,14 @@ def keep_to_one_step(module: nn.Module) -> None:
         for child in module.modules():
             if isinstance(child, TwinConv):
                 child.rounding.clamp_(-1, 1)
+
+
+def _stored(conv: FusedConv, finetuned: FineTuned) -> tuple[Tensor, WeightGrid, Tensor]:
+    """Real weights, their integers and the bias; the real weights are those of `conv` where these round to them."""
+    grid = finetuned.weights[conv.name]
+    scale = grid.scale.view(-1, 1, 1, 1)
+    beside = (conv.weight.detach() / scale - grid.values).clamp(-_MARGIN, _MARGIN)
+    return (grid.values + beside) * scale, grid, finetuned.biases[conv.name]
 
 
 def _reading_sites(graph: GraphModule, node: Node) -> list[str]:

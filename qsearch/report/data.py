@@ -45,6 +45,8 @@ class ReportData:
     winner: Point | None = None
     reason: str = ""
     """Why the winner was chosen: `best PSNR within 20 ms`."""
+    pieces: Mapping[str, str] = field(default_factory=dict)
+    """Of the winner's piecewise sites, what their quantizers are in words: breakpoints, ratio, span."""
     sensitivity: Sensitivity | None = None
     crops: Sequence[Crop] = ()
     commands: Sequence[tuple[str, str]] = ()

@@ -85,10 +85,14 @@ def _against(name: str, value: float, label: str, other: float) -> str:
 
 def _note(data: ReportData, point: Point) -> str:
     """What the page shows of a trial under the pointer."""
-    rows = [f"trial {point.number}, {point.origin}"]
+    rows = [f"trial {point.number}, {_origin(point)}"]
     rows += [f"{OBJECTIVES[name].label}: {human(name, v)}" for name, v in point.metrics.items() if name in OBJECTIVES]
     weight, inputs = (mean_bits(data.sites, point, kind) for kind in ("weight", "input"))
     return "\n".join([*rows, f"mean bits: W{weight:.1f} A{inputs:.1f}"])
+
+
+def _origin(point: Point) -> str:
+    return f"{point.origin}, fine-tuned" if point.polished else point.origin
 
 
 def _front(data: ReportData) -> str:
@@ -121,7 +125,7 @@ def _table(data: ReportData) -> str:
     rows = []
     for point in best:
         psnr = point.metrics["psnr_y_db"]
-        cells = [str(point.number), point.origin, human("psnr_y_db", psnr)]
+        cells = [str(point.number), _origin(point), human("psnr_y_db", psnr)]
         cells += [f"{psnr - reference:+.3f} dB"] if reference is not None else []
         cells += [human(name, point.metrics[name]) for name in costs]
         cells += [f"{mean_bits(data.sites, point, kind):.2f}" for kind in ("weight", "input")]
@@ -144,8 +148,8 @@ def _sites(data: ReportData) -> str:
     if data.winner is not None:
         parts.append(
             "<h2>Bits of the winner</h2><p>Weights, inputs and skip operands of every convolution, from the first to "
-            f"the last. Pale cells are fixed.</p>{bits_legend()}"
-            f'<div class="card">{winner_chart(data.sites, data.winner)}</div>'
+            f"the last. Pale cells are fixed{_piecewise(data)}.</p>{bits_legend()}"
+            f'<div class="card">{winner_chart(data.sites, data.winner, data.pieces)}</div>'
         )
     parts.append(
         "<h2>Bits along the front</h2><p>A row per point, the best picture on top; "
@@ -153,6 +157,10 @@ def _sites(data: ReportData) -> str:
         f'<div class="card">{front_bits_chart(data.sites, [p for p in best if p in drawn] or best, data.winner)}</div>'
     )
     return "".join(parts)
+
+
+def _piecewise(data: ReportData) -> str:
+    return "; p is a piecewise quantizer, with coarser steps for outliers" if data.pieces else ""
 
 
 def _crops(data: ReportData) -> str:

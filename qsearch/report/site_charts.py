@@ -2,9 +2,9 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from qsearch.allocation import Site
+from qsearch.allocation import Site, SiteAllocation
 from qsearch.report.axis import axis_over
 from qsearch.search import Point, Sensitivity, human
 
@@ -13,21 +13,22 @@ _FRONT_ROWS = 20
 _PANEL = 130
 
 
-def winner_chart(sites: Sequence[Site], winner: Point) -> str:
-    """A strip per kind of site, a cell per convolution, with its bits."""
+def winner_chart(sites: Sequence[Site], winner: Point, pieces: Mapping[str, str]) -> str:
+    """A strip per kind of site, a cell per convolution, with its bits; `p` marks a piecewise quantizer."""
     convs, roles = _grid_of(sites)
     cell = _column_width(len(convs))
     parts = [_role_names(roles, cell)]
     for site in sites:
         column, row = _place(site, convs, roles)
-        bits = winner.allocation.bits(site.name)
+        setting = winner.allocation.sites[site.name]
+        bits, mark = setting.bits, "p" if setting.quantizer == "piecewise" else ""
         px, py, inner = LEFT + column * cell, row * cell, cell - 2
         fixed = " fixed" if len(site.choices) == 1 else ""
-        tip = html.escape(f"{site.name}: {bits} bits{', fixed' if fixed else ''}")
+        tip = html.escape(f"{site.name}: {pieces.get(site.name) or _form(setting)}{', fixed' if fixed else ''}")
         parts.append(
             f'<g data-tip="{tip}"><rect class="cell b{bits}{fixed}" x="{px + 1}" y="{py + 1}" width="{inner}" '
             f'height="{inner}" rx="4"/><text class="in{bits} mid" x="{px + cell / 2}" y="{py + cell / 2 + 4}">'
-            f"{bits}</text></g>"
+            f"{bits}{mark}</text></g>"
         )
     parts.append(_conv_names(convs, cell, cell * len(roles) + 10))
     height = cell * len(roles) + _names_height(convs)
@@ -48,11 +49,16 @@ def front_bits_chart(sites: Sequence[Site], points: Sequence[Point], winner: Poi
         parts.append(f'<text class="name" x="{px}" y="14">{html.escape(role)}</text>')
         for site in group:
             for row, point in enumerate(rows):
-                bits = point.allocation.bits(site.name)
+                setting = point.allocation.sites[site.name]
                 parts.append(
-                    f'<rect class="cell b{bits}" x="{px}" y="{22 + row * high}" width="{wide - 1}" height="{high - 1}" '
-                    f'data-tip="{html.escape(site.name)}: {bits} bits"/>'
+                    f'<rect class="cell b{setting.bits}" x="{px}" y="{22 + row * high}" width="{wide - 1}" '
+                    f'height="{high - 1}" data-tip="{html.escape(f"{site.name}: {_form(setting)}")}"/>'
                 )
+                if setting.quantizer == "piecewise":
+                    parts.append(
+                        f'<text class="in{setting.bits} mid" pointer-events="none" x="{px + wide / 2 - 0.5}" '
+                        f'y="{34 + row * high}">p</text>'
+                    )
             px += wide
         px += 14
     for row, point in enumerate(rows):
@@ -71,9 +77,13 @@ def sensitivity_chart(sites: Sequence[Site], sensitivity: Sensitivity) -> str:
     right = LEFT + cell * len(convs)
     kinds = {site.name: site for site in sites}
     base = sensitivity.measurements[0].psnr_y_db
-    losses = [(kinds[m.site], m.bits, base - m.psnr_y_db) for m in sensitivity.measurements[1:] if m.site in kinds]
+    losses = [
+        (kinds[m.site], m.bits, base - m.psnr_y_db, " piecewise" if m.quantizer == "piecewise" else "")
+        for m in sensitivity.measurements[1:]
+        if m.site in kinds
+    ]
     floor = 0.001
-    y = axis_over([floor, *(max(loss, floor) for _, _, loss in losses)], _PANEL - 8, 8, log=True)
+    y = axis_over([floor, *(max(loss, floor) for _, _, loss, _ in losses)], _PANEL - 8, 8, log=True)
     ticks = [10.0**d for d in range(-3, 3) if y.low <= 10.0**d <= y.high]
     parts = []
     for row, role in enumerate(roles):
@@ -82,9 +92,9 @@ def sensitivity_chart(sites: Sequence[Site], sensitivity: Sensitivity) -> str:
         for value in ticks:
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{top + y(value)}" y2="{top + y(value)}"/>')
             parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{top + y(value) + 4}">{value:g}</text>')
-    for site, bits, loss in sorted(losses, key=lambda item: -item[1]):
+    for site, bits, loss, kind in sorted(losses, key=lambda item: -item[1]):
         column, row = _place(site, convs, roles)
-        tip = html.escape(f"{site.name} at {bits} bits: {loss:+.4f} dB lost")
+        tip = html.escape(f"{site.name} at {bits} bits{kind}: {loss:+.4f} dB lost")
         px, py = LEFT + (column + 0.5) * cell, row * _PANEL + y(max(loss, floor))
         parts.append(f'<circle class="cell b{bits}" cx="{px}" cy="{py:.1f}" r="5.5" data-tip="{tip}"/>')
     parts.append(_conv_names(convs, cell, _PANEL * len(roles) + 6))
@@ -100,6 +110,17 @@ def mean_bits(sites: Sequence[Site], point: Point, kind: str) -> float:
     """Mean bits of the sites of one kind; NaN where the network has none."""
     found = [point.allocation.bits(site.name) for site in sites if site.kind == kind]
     return sum(found) / len(found) if found else math.nan
+
+
+def _form(setting: SiteAllocation) -> str:
+    """Bits and quantizer of a site, as far as its allocation says."""
+    if setting.quantizer == "uniform":
+        return f"{setting.bits} bits"
+    words = [f"{setting.bits} bits piecewise"]
+    words += [f"{setting.inside:.1%} inside"] if setting.inside is not None else []
+    words += [f"outer steps {setting.ratio} ×"] if setting.ratio is not None else []
+    words += [f"span within {setting.span}"] if setting.span is not None else []
+    return ", ".join(words)
 
 
 def _grid_of(sites: Sequence[Site]) -> tuple[list[str], list[str]]:

@@ -77,6 +77,7 @@ def write_front(path: Path, points: Sequence[Point], objectives: Sequence[Object
         {
             "number": point.number,
             "origin": point.origin,
+            **({"polished": True} if point.polished else {}),
             "metrics": point.metrics,
             "allocation": point.allocation.model_dump(exclude_defaults=True),
         }

@@ -3,13 +3,14 @@
 search.json         the search's fingerprint, base allocation, conditions and reference figures
 sensitivity.jsonl   one line per measured site and bits
 optuna.journal      the study: every trial, as optuna and optuna-dashboard read it
+polished.json       metrics of trials whose quantizers were fine-tuned since, which take the place of the measured ones
 front.json          the non-dominated trials so far
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from optuna.trial import FrozenTrial, TrialState
 from qsearch.allocation import Allocation, Site
 from qsearch.errors import QsearchError
 from qsearch.files import read_json, write_json
+from qsearch.search.forms import Quantizers
 from qsearch.search.objective import OBJECTIVES, Objective
+from qsearch.search.space import allocation_of
 
 SEARCH, JOURNAL, SENSITIVITY, FRONT = "search.json", "optuna.journal", "sensitivity.jsonl", "front.json"
+POLISHED = "polished.json"
 STUDY = "qsearch"
 _VERSION = 1
 
@@ -38,6 +42,8 @@ class Point:
     origin: str
     """`uniform w4a4`, `seed` (from the sensitivities) or `search`."""
     seconds: float
+    polished: bool = False
+    """Whether its quantizers were fine-tuned after the trial; then `metrics` are those of the fine-tuned network."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,18 @@ class History:
 
 
 def fingerprint(
-    sites: Sequence[Site], base: Allocation, objectives: Sequence[Objective], identity: Mapping[str, str]
+    sites: Sequence[Site],
+    base: Allocation,
+    objectives: Sequence[Objective],
+    identity: Mapping[str, str],
+    quantizers: Quantizers = "uniform",
 ) -> dict[str, str]:
     """What two searches must share to continue one another; `identity` names the network, the images and the like."""
     return {
         "objectives": ",".join(objective.name for objective in objectives),
         "sites": _digest([site.model_dump() for site in sites]),
-        "base allocation": _digest(base.model_dump()),
+        "base allocation": _digest(_plain(base)),
+        **({} if quantizers == "uniform" else {"quantizers": quantizers}),
         **identity,
     }
 
@@ -109,7 +120,7 @@ def load_history(folder: Path | str) -> History:
         storage = open_journal(JournalFileBackend(str(folder / JOURNAL)), folder)
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(study_name=STUDY, storage=storage)
-            points = finished(study, base)
+            points = with_polish(finished(study, base), folder)
     return History(folder, objectives, value["conditions"], value["references"], points)
 
 
@@ -129,10 +140,23 @@ def finished(study: optuna.Study, base: Allocation) -> list[Point]:
 
 def point_of(trial: FrozenTrial, base: Allocation) -> Point:
     """A completed trial as a point."""
-    notes = trial.user_attrs
-    return Point(
-        trial.number, notes["metrics"], base.replace(trial.params), notes.get("origin", "search"), notes["seconds"]
-    )
+    notes, allocation = trial.user_attrs, allocation_of(base, trial.params)
+    return Point(trial.number, notes["metrics"], allocation, notes.get("origin", "search"), notes["seconds"])
+
+
+def with_polish(points: Sequence[Point], folder: Path) -> list[Point]:
+    """The points with what fine-tuning made of them; number, origin and allocation stay."""
+    found = read_json(folder / POLISHED) if (folder / POLISHED).is_file() else {}
+    return [
+        replace(point, metrics=found[str(point.number)], polished=True) if str(point.number) in found else point
+        for point in points
+    ]
+
+
+def polish(folder: Path, number: int, metrics: Mapping[str, float]) -> None:
+    """Keep the metrics of the fine-tuned point `number`; from now on they are the point's."""
+    found = read_json(folder / POLISHED) if (folder / POLISHED).is_file() else {}
+    write_json(folder / POLISHED, {**found, str(number): dict(metrics)})
 
 
 def _read_search(folder: Path) -> dict[str, Any]:
@@ -142,6 +166,13 @@ def _read_search(folder: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("version") != _VERSION:
         raise QsearchError(f"{folder / SEARCH} was written by another version of qsearch: search again in a new folder")
     return value
+
+
+def _plain(base: Allocation) -> dict[str, Any]:
+    """An allocation as its fingerprint sees it: what a quantizer leaves to calibration is not mentioned."""
+    left = ("inside", "ratio", "span")
+    sites = {name: site.model_dump().items() for name, site in base.sites.items()}
+    return {"sites": {name: {k: v for k, v in s if v is not None or k not in left} for name, s in sites.items()}}
 
 
 def _digest(value: Any) -> str:

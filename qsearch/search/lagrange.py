@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qsearch.search.noise import BITS, Table
+from qsearch.search.noise import Table
 from qsearch.search.price import Price
 from qsearch.search.space import Bits, Space
 
@@ -12,17 +12,18 @@ class Lagrangian:
 
     def __init__(self, space: Space, table: Table, price: Price) -> None:
         self.table, self.price = table, price
+        self.codes = space.codes[::-1]
         self.top = np.array([max(site.choices) for site in space.sites], dtype=np.int64)
 
     def minimise(self, lam: float) -> Bits:
-        """The bits of least noise + λ·price, int64 [J]; of equals the most."""
+        """The codes of least noise + λ·price, int64 [J]; of equals the highest."""
         bits = self.top.copy()
         for (i, j), prices in self.price.pairs.items():
             total = (self.table[i][:, None] + self.table[j] + lam * prices)[::-1, ::-1]
             row, column = np.unravel_index(int(np.argmin(total)), total.shape)
-            bits[i], bits[j] = BITS[::-1][row], BITS[::-1][column]
+            bits[i], bits[j] = self.codes[row], self.codes[column]
         for j, row_prices in self.price.singles.items():
-            bits[j] = BITS[::-1][int(np.argmin((self.table[j] + lam * row_prices)[::-1]))]
+            bits[j] = self.codes[int(np.argmin((self.table[j] + lam * row_prices)[::-1]))]
         return bits
 
     def at_price(self, target: float, steps: int = 14) -> Bits:

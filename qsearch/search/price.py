@@ -1,4 +1,4 @@
-"""A cost as a sum of tables over the bits: one for weight and input of each convolution, one for each other site.
+"""A cost as a sum of tables over forms of sites: one for weight and input of a convolution, one for each other site.
 
 BitOPs and bytes are such sums exactly, and so is the time of a network whose kernels run one after the other.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsearch.allocation import Allocation
-from qsearch.search.noise import BITS
+from qsearch.search.forms import FEWEST_BITS
 from qsearch.search.space import Bits, Space
 
 Cost = Callable[[Allocation], dict[str, float]]
@@ -25,7 +25,9 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Price:
-    """`constant + Σ pairs[i, j][b_i, b_j] + Σ singles[j][b_j]`, tables indexed by bits − 2: float64 [7, 7] and [7]."""
+    """`constant + Σ pairs[i, j][b_i, b_j] + Σ singles[j][b_j]`, tables indexed by code − 2: float64 [7, 7] and [7]
+    where all quantizers are uniform.
+    """
 
     constant: float
     pairs: Mapping[Pair, NDArray[np.float64]]
@@ -33,7 +35,7 @@ class Price:
 
     def __call__(self, bits: Bits) -> float:
         """The cost of these bits."""
-        at = bits - BITS[0]
+        at = bits - FEWEST_BITS
         paired = sum(table[at[i], at[j]] for (i, j), table in self.pairs.items())
         return float(self.constant + paired + sum(table[at[j]] for j, table in self.singles.items()))
 
@@ -55,7 +57,7 @@ def probe(cost: Cost, space: Space, names: Sequence[str]) -> list[Price]:
 
     at_top = ask()
     # From 0 at the most bits of a site to 1 at the fewest.
-    share = (top[:, None] - BITS) / np.maximum(top - low, 1)[:, None]
+    share = (top[:, None] - np.array([form.bits for form in space.forms])) / np.maximum(top - low, 1)[:, None]
     alone = [ask(j) - at_top for j in range(len(top))]
     pairs = {(i, j): ask(i, j) - at_top - alone[i] - alone[j] for i, j in conv_pairs(space)}
     prices = []
@@ -72,7 +74,7 @@ def probe(cost: Cost, space: Space, names: Sequence[str]) -> list[Price]:
 def tabulate(predict: Predict, space: Space) -> Price:
     """The price of a metric that `predict` gives as a sum over convolutions, normalised to 1 at the most bits.
 
-    Asks for every pair of bits of every convolution and all bits of every other site.
+    Asks for every pair of forms of every convolution and all forms of every other site.
     """
     top, _ = _ends(space)
 
@@ -86,17 +88,17 @@ def tabulate(predict: Predict, space: Space) -> Price:
     scale = at_top or 1.0
 
     def choices(j: int) -> list[int]:
-        return [int(b) for b in BITS if b in space.sites[j].choices]
+        return sorted({*space.sites[j].choices, *space.choices[j]})
 
-    pairs = {(i, j): np.zeros((len(BITS), len(BITS))) for i, j in conv_pairs(space)}
+    pairs = {(i, j): np.zeros((len(space.codes), len(space.codes))) for i, j in conv_pairs(space)}
     for (i, j), table in pairs.items():
         for b in choices(i):
             for c in choices(j):
-                table[b - BITS[0], c - BITS[0]] = (ask({i: b, j: c}) - at_top) / scale
-    alone = {j: np.zeros(len(BITS)) for j in singles(space)}
+                table[b - FEWEST_BITS, c - FEWEST_BITS] = (ask({i: b, j: c}) - at_top) / scale
+    alone = {j: np.zeros(len(space.codes)) for j in singles(space)}
     for j, row in alone.items():
         for b in choices(j):
-            row[b - BITS[0]] = (ask({j: b}) - at_top) / scale
+            row[b - FEWEST_BITS] = (ask({j: b}) - at_top) / scale
     return Price(at_top / scale, pairs, alone)
 
 

@@ -4,7 +4,8 @@ With 50 sites and 200 trials the model-free samplers gain little on the seeds (T
 model predicts most trials to a tenth of a dB, and each refit corrects it where the front is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from qsearch.search.forms import FEWEST_BITS, code_of
 from qsearch.search.lagrange import Lagrangian, price_range
-from qsearch.search.noise import NoiseModel, prior_table, squared_error
+from qsearch.search.noise import Describe, NoiseModel, Table, prior_table, squared_error
 from qsearch.search.price import Price, mix
+from qsearch.search.refine import Refiner, front_trials
 from qsearch.search.sensitivity import Sensitivity
 from qsearch.search.space import Bits, Space
 
@@ -32,17 +35,26 @@ class FrontSampler(BaseSampler):
     A proposal depends only on the seed, the trial's number and the finished trials.
     """
 
-    def __init__(self, space: Space, sensitivity: Sensitivity, prices: Sequence[Price], seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        sensitivity: Sensitivity,
+        prices: Sequence[Price],
+        seed: int,
+        describe: Describe | None = None,
+    ) -> None:
         self.space, self.prices, self.seed = space, prices, seed
-        self.model = NoiseModel(prior_table(space, sensitivity.added()), sensitivity.base_error)
+        self.model = NoiseModel(prior_table(space, sensitivity.added(), describe), sensitivity.base_error)
+        self.offered = space.offered() & ~_pointless(space, prices)
+        self.refiner = Refiner(space, describe) if describe is not None and space.piecewise else None
         for m in sensitivity.measurements:
-            probe = space.base.replace({m.site: m.bits} if m.site else {})
+            probe = space.with_code(m.site, m.code) if m.site else space.base
             self.model.observe(space.vector(probe), float(squared_error(m.psnr_y_db)))
         self.observed: set[int] = set()
 
     def seeds(self, count: int) -> list[Bits]:
         """Allocations on the hull of the sensitivities, for each price alone and for all together, spread first."""
-        table = self.model.table()
+        table = self._offered(self.model.table())
         blends = [np.eye(len(self.prices))[k] for k in range(len(self.prices))]
         if len(self.prices) > 1:
             blends.append(np.full(len(self.prices), 1 / len(self.prices)))
@@ -60,11 +72,13 @@ class FrontSampler(BaseSampler):
         """The parameters of the next trial, different from every trial there is."""
         trials = study.get_trials(deepcopy=False)
         self._observe(trials)
-        taken = {tuple(self.space.vector(t.params).tolist()) for t in trials if self.space.names[-1] in t.params}
+        taken = {_key(t.params) for t in trials if self.space.complete(t.params)}
         rng = np.random.default_rng((self.seed, trial.number))
-        bits = self._propose(trial.number, rng)
-        bits = _unlike(taken, bits, self.space, rng)
-        return dict(zip(self.space.names, bits.tolist(), strict=True))
+        if (refined := self._refine(study, trial.number, rng)) is not None and _key(refined) not in taken:
+            return refined
+        codes = self._propose(trial.number, rng)
+        inherited = self.refiner.inherited(codes, front_trials(study)) if self.refiner else {}
+        return _unlike(taken, codes, inherited, self.space, rng)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -79,7 +93,19 @@ class FrontSampler(BaseSampler):
         # because at the dear end allocations differ by thousandths of a dB.
         share = (number * _GOLDEN) % 1.0
         target = low * (high / low) ** share if number % 2 else low + (high - low) * share
-        return Lagrangian(self.space, self.model.table(rng, _BOLDNESS), price).at_price(target)
+        return Lagrangian(self.space, self._offered(self.model.table(rng, _BOLDNESS)), price).at_price(target)
+
+    def _refine(self, study: Study, number: int, rng: np.random.Generator) -> dict[str, Any] | None:
+        """The parameters of a refined trial, where it is the turn of one and there is something to refine."""
+        if self.refiner is None or not self.refiner.turn(number):
+            return None
+        table = np.where(np.isfinite(table := self.model.table()), table, 0.0)
+        found = self.refiner.child(front_trials(study), table, (number * _GOLDEN) % 1.0, rng)
+        return None if found is None else self.space.coded(*found)
+
+    def _offered(self, table: Table) -> Table:
+        """The noise of what may be proposed; +inf for other forms, such as uniform ones that are only measured."""
+        return np.where(self.offered, table, np.inf)
 
     def _observe(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials:
@@ -92,17 +118,45 @@ class FrontSampler(BaseSampler):
         return mix(self.prices, weights)
 
 
-def _unlike(taken: set[tuple[int, ...]], bits: Bits, space: Space, rng: np.random.Generator) -> Bits:
-    """`bits`, moved by single steps at random sites until no trial has had them."""
-    bits = bits.copy()
+def _pointless(space: Space, prices: Sequence[Price]) -> NDArray[np.bool_]:
+    """Forms with a limit on their span that no price rewards: the free span of as many bits is better, [J, codes]."""
+    found = np.zeros((len(space.sites), len(space.codes)), dtype=np.bool_)
+    limited = [form for form in space.forms if form.span is not None]
+    for j in range(len(space.sites)):
+        columns = [
+            *(table.T for price in prices for (_, other), table in price.pairs.items() if other == j),
+            *(price.singles[j][:, None] for price in prices if j in price.singles),
+        ]
+        for form in limited:
+            at, free = code_of(form) - FEWEST_BITS, code_of(replace(form, span=None)) - FEWEST_BITS
+            found[j, at] = all(np.array_equal(column[at], column[free]) for column in columns)
+    return found
+
+
+def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items()))
+
+
+def _unlike(
+    taken: set[tuple[tuple[str, Any], ...]],
+    codes: Bits,
+    refined: Mapping[str, Any],
+    space: Space,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """The parameters of `codes`, moved by single steps at random sites until no trial has had them."""
+    codes = codes.copy()
+    params = space.coded(codes, refined)
     for _ in range(1000):
-        if tuple(bits.tolist()) not in taken:
+        if _key(params) not in taken:
             break
-        j = int(rng.integers(len(bits)))
-        choices = sorted(space.sites[j].choices)
-        index = choices.index(int(bits[j])) + int(rng.choice([-1, 1]))
-        bits[j] = choices[int(np.clip(index, 0, len(choices) - 1))]
-    return bits
+        j = int(rng.integers(len(codes)))
+        choices = space.choices[j]
+        index = choices.index(int(codes[j])) + int(rng.choice([-1, 1]))
+        codes[j] = choices[int(np.clip(index, 0, len(choices) - 1))]
+        refined = {key: value for key, value in refined.items() if not key.startswith(f"{space.names[j]}:")}
+        params = space.coded(codes, refined)
+    return params
 
 
 def _spread(items: list[Bits]) -> list[Bits]:

@@ -41,8 +41,31 @@ def select(
     Raises `QsearchError` without any limit, for runs that cannot be compared, for a limit on what a run did not
     measure, and when nothing meets the limits: then it names the nearest.
     """
-    runs = [load_history(folder) for folder in folders]
-    _check_comparable(runs)
+    return select_from(
+        [load_history(folder) for folder in folders],
+        max_latency_ms=max_latency_ms,
+        max_latency_modelled_ms=max_latency_modelled_ms,
+        min_psnr_db=min_psnr_db,
+        max_drop_db=max_drop_db,
+        max_weight_bytes=max_weight_bytes,
+        max_bitops=max_bitops,
+        max_peak_bytes=max_peak_bytes,
+    )
+
+
+def select_from(
+    runs: Sequence[History],
+    *,
+    max_latency_ms: float | None = None,
+    max_latency_modelled_ms: float | None = None,
+    min_psnr_db: float | None = None,
+    max_drop_db: float | None = None,
+    max_weight_bytes: float | None = None,
+    max_bitops: float | None = None,
+    max_peak_bytes: float | None = None,
+) -> Selection:
+    """`select` among histories that are already read."""
+    check_comparable(runs)
     floor = _quality_floor(runs, min_psnr_db, max_drop_db)
     ceilings = {
         "latency_ms": max_latency_ms,
@@ -80,7 +103,8 @@ def _cheapest(fitting: Sequence[Selection], costs: Sequence[str]) -> Selection:
     return min(fitting, key=lambda choice: (choice.point.metrics[first], -choice.point.metrics["psnr_y_db"]))
 
 
-def _check_comparable(runs: Sequence[History]) -> None:
+def check_comparable(runs: Sequence[History]) -> None:
+    """Raise `QsearchError` unless every run has trials that were measured alike."""
     if not runs:
         raise QsearchError("nothing to select from: name at least one run folder")
     for run in runs:

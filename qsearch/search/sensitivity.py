@@ -7,27 +7,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qsearch.allocation import Allocation
+from qsearch.allocation import Allocation, QuantizerKind
 from qsearch.errors import QsearchError
 from qsearch.files import append_line, drop_torn_tail
+from qsearch.search.forms import Form, code_of, form_of
 from qsearch.search.noise import squared_error
 from qsearch.search.space import Space
 
 Measure = Callable[[Allocation], dict[str, float]]
 """The expensive metrics of an allocation: psnr_y_db and, where wanted, latency_ms."""
 
-PASSES = (4, 2, 6, 3, 5, 7)
-"""Bits in the order in which they are measured: the middle first, then the ends; the rest is interpolated."""
+PASSES = (4, code_of(Form(4, "piecewise")), 2, 6, 3, code_of(Form(3, "piecewise")), 5, 7)
+"""Codes in the order in which they are measured: the middle first, then the ends; the rest is interpolated."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The base allocation with one site at other bits; `site` is empty for the base itself."""
+    """The base allocation with one site in another form; `site` is empty for the base itself."""
 
     site: str
     bits: int
     psnr_y_db: float
     seconds: float
+    quantizer: QuantizerKind = "uniform"
+
+    @property
+    def code(self) -> int:
+        """The code of the form."""
+        return code_of(Form(self.bits, self.quantizer))
 
 
 @dataclass(frozen=True)
@@ -47,18 +54,19 @@ class Sensitivity:
         return sum(measurement.seconds for measurement in self.measurements)
 
     def added(self) -> dict[tuple[str, int], float]:
-        """(site, bits) -> squared error that they add to the base's; rounding luck can make it slightly negative."""
-        return {(m.site, m.bits): float(squared_error(m.psnr_y_db)) - self.base_error for m in self.measurements[1:]}
+        """(site, code) -> squared error that they add to the base's; rounding luck can make it slightly negative."""
+        return {(m.site, m.code): float(squared_error(m.psnr_y_db)) - self.base_error for m in self.measurements[1:]}
 
 
 def plan(space: Space, limit: int | None) -> list[tuple[str, int]]:
-    """The (site, bits) to measure: whole passes over the sites, at least one, no more than `limit` measurements."""
+    """The (site, code) to measure: whole passes over the sites, at least one, no more than `limit` measurements."""
     wanted: list[tuple[str, int]] = []
-    for bits in PASSES:
-        sites = [s.name for s in space.sites if bits in s.choices and bits != space.base.bits(s.name)]
+    for code in PASSES:
+        own = dict(zip(space.names, space.vector(space.base).tolist(), strict=True))
+        sites = [s for s, codes in zip(space.names, space.choices, strict=True) if code in codes and code != own[s]]
         if wanted and limit is not None and len(wanted) + len(sites) > limit:
             break
-        wanted += [(site, bits) for site in sites]
+        wanted += [(site, code) for site in sites]
     return wanted
 
 
@@ -70,18 +78,18 @@ def measure_sensitivity(
     stop: Callable[[int], bool] = lambda done: False,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Sensitivity:
-    """Measure the base and then every (site, bits) of `wanted`, each written to `path` before the next begins.
+    """Measure the base and then every (site, code) of `wanted`, each written to `path` before the next begins.
 
     What `path` already holds is not measured again. `stop(done)` is asked before each measurement, `advance(done)` is
     told after each.
     """
-    known = {(m.site, m.bits): m for m in read_sensitivity(path).measurements}
+    known = {(m.site, m.code if m.site else 0): m for m in read_sensitivity(path).measurements}
     drop_torn_tail(path)
-    for done, (site, bits) in enumerate([("", 0), *wanted]):
+    for done, (site, code) in enumerate([("", 0), *wanted]):
         if done and stop(done):
             break
-        if (site, bits) not in known:
-            known[site, bits] = _measure_one(path, space, quality, site, bits)
+        if (site, code) not in known:
+            known[site, code] = _measure_one(path, space, quality, site, code)
         advance(done)
     return Sensitivity(tuple(known.values()))
 
@@ -95,11 +103,14 @@ def read_sensitivity(path: Path) -> Sensitivity:
         raise QsearchError(f"{path} is damaged ({error}): remove it to measure the sensitivities again") from error
 
 
-def _measure_one(path: Path, space: Space, quality: Measure, site: str, bits: int) -> Measurement:
+def _measure_one(path: Path, space: Space, quality: Measure, site: str, code: int) -> Measurement:
     started = time.monotonic()
-    psnr = float(quality(space.base.replace({site: bits} if site else {}))["psnr_y_db"])
+    psnr = float(quality(space.with_code(site, code) if site else space.base)["psnr_y_db"])
     if not math.isfinite(psnr):
-        raise QsearchError(f"PSNR is {psnr} with {bits} bits at {site or 'the base allocation'}: the network is broken")
-    measurement = Measurement(site, bits, psnr, round(time.monotonic() - started, 3))
-    append_line(path, json.dumps(asdict(measurement)) + "\n", flush=True)
+        what = f"with {form_of(code)} at {site}" if site else "with the base allocation"
+        raise QsearchError(f"PSNR is {psnr} {what}: the network is broken")
+    form = form_of(code) if site else Form(0)
+    measurement = Measurement(site, form.bits, psnr, round(time.monotonic() - started, 3), form.quantizer)
+    line = {key: value for key, value in asdict(measurement).items() if value != "uniform"}
+    append_line(path, json.dumps(line) + "\n", flush=True)
     return measurement

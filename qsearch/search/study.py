@@ -17,21 +17,24 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import TrialState
 
-from qsearch.allocation import Allocation, Site, uniform
+from qsearch.allocation import MIN_PIECEWISE_BITS, Allocation, Site, uniform
 from qsearch.errors import QsearchError
 from qsearch.files import append_line, drop_torn_tail
 from qsearch.search import history
 from qsearch.search.budget import Budget
+from qsearch.search.forms import MOST_BITS, Quantizers
 from qsearch.search.front import write_front
 from qsearch.search.history import History
+from qsearch.search.noise import Describe
 from qsearch.search.objective import Objective
 from qsearch.search.price import Cost, Predict, Price, probe, tabulate
 from qsearch.search.progress import SearchProgress
 from qsearch.search.sampler import FrontSampler
 from qsearch.search.sensitivity import Measure, Sensitivity, measure_sensitivity, plan, read_sensitivity
-from qsearch.search.space import Space
+from qsearch.search.space import Space, allocation_of
 
 _SEEDS = 24
+_PIECEWISE_SEEDS = (3, 4, 5, 6)
 _SENSITIVITY_SHARE = 0.3
 """Part of a time budget after which no further pass of sensitivities begins."""
 
@@ -47,6 +50,8 @@ def run_search(
     quality: Measure | None = None,
     predict: Mapping[str, Predict] | None = None,
     base: Allocation | None = None,
+    quantizers: Quantizers = "uniform",
+    describe: Describe | None = None,
     seed: int = 0,
     identity: Mapping[str, str] | None = None,
     conditions: Mapping[str, str] | None = None,
@@ -58,21 +63,24 @@ def run_search(
     `measure(allocation)` gives the expensive metrics, `psnr_y_db` among them; `cost(allocation)` the exact cheap ones;
     together they give every objective. `quality` is `measure` without timing, for the sensitivities, where latency is
     an objective; `predict` has estimates of such objectives that are cheap to ask for, and proposals follow them.
-    `base` (default: the most bits everywhere) fixes the quantizers and the sites without a choice. `identity` names
-    what the search must not mix (network, images); `conditions` and `references` (metrics of `float`, `bicubic`) are
-    kept for selection and report.
+    `base` (default: the most bits everywhere) fixes the sites without a choice and, with `quantizers` "uniform", the
+    quantizers. Otherwise activations may be piecewise, with a span and, refined from what `describe` says of
+    calibration, breakpoints and a step ratio. `identity` names what the search must not mix (network, images);
+    `conditions` and `references` (metrics of `float`, `bicubic`) are kept for selection and report.
 
     Raises `QsearchError` when `folder` holds another search, another process searches in it, or a metric is not finite.
     """
     folder = Path(folder)
     base = base or uniform(sites, 8, 8)
-    space = Space(sites, base)
+    if quantizers != "uniform" and describe is None:
+        raise QsearchError(f"a search of {quantizers} quantizers needs to know what calibration says of them")
+    space = Space(sites, base, quantizers)
     with _only_process(folder):
-        marks = history.fingerprint(sites, base, objectives, identity or {})
+        marks = history.fingerprint(sites, base, objectives, identity or {}, quantizers)
         history.claim_folder(folder, marks, base, conditions or {}, references or {})
         with SearchProgress(objectives, progress) as shown:
             search = _Search(folder, space, measure, cost, objectives, budget, shown)
-            search.prepare(sites, quality or measure, predict or {}, seed)
+            search.prepare(sites, quality or measure, predict or {}, seed, describe)
             search.go_on()
     return history.load_history(folder)
 
@@ -98,15 +106,25 @@ class _Search:
         self.began = time.monotonic()
         self.spent_before = read_sensitivity(folder / history.SENSITIVITY).seconds + sum(p.seconds for p in self.points)
 
-    def prepare(self, sites: Sequence[Site], quality: Measure, predict: Mapping[str, Predict], seed: int) -> None:
+    def prepare(
+        self,
+        sites: Sequence[Site],
+        quality: Measure,
+        predict: Mapping[str, Predict],
+        seed: int,
+        describe: Describe | None = None,
+    ) -> None:
         """Measure the sensitivities, make the sampler, enqueue the uniform allocations and the seeds."""
         sensitivity = self._sensitivity(quality)
         prices = self._prices(predict)
-        self.study.sampler = sampler = FrontSampler(self.space, sensitivity, prices, seed)
+        self.study.sampler = sampler = FrontSampler(self.space, sensitivity, prices, seed, describe)
         self._recover()
         if not self.study.user_attrs.get("seeded"):
             for bits in range(8, 1, -1):
-                self._enqueue(self.space.params(uniform(sites, bits, bits)), f"uniform w{bits}a{bits}")
+                allocation = uniform(sites, bits, bits)
+                self._enqueue(self.space.params(allocation), f"uniform w{bits}a{bits}")
+                if bits in _PIECEWISE_SEEDS and self.space.piecewise:
+                    self._enqueue(self.space.params(self._piecewise(allocation)), f"piecewise w{bits}a{bits}")
             count = _SEEDS if self.budget.trials is None else min(_SEEDS, max(self.budget.trials // 4, 4))
             for vector in sampler.seeds(count):
                 self._enqueue(self.space.params(self.space.allocation(vector)), "seed")
@@ -115,17 +133,21 @@ class _Search:
     def go_on(self) -> None:
         """Finish trials until the budget is spent."""
         self.shown.stage("search", self._share())
-        write_front(self.folder / history.FRONT, self.points, self.objectives)
+        self._write_front()
         while self._share() < 1.0:
-            trial = self.study.ask(self.space.distributions())
+            trial = self.study.ask()
+            self.space.suggest(trial)
             started = time.monotonic()
             metrics = self._metrics(trial.params)
             # Written before the trial is told: a kill between the two loses nothing.
             trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
             trial.set_user_attr("metrics", metrics)
             self._finish(trial.number, metrics)
-            write_front(self.folder / history.FRONT, self.points, self.objectives)
+            self._write_front()
             self.shown.update(min(self._share(), 1.0), f"{len(self.points)} trials", self.points)
+
+    def _write_front(self) -> None:
+        write_front(self.folder / history.FRONT, history.with_polish(self.points, self.folder), self.objectives)
 
     def _prices(self, predict: Mapping[str, Predict]) -> list[Price]:
         """What proposals are to save: every objective that can be foretold, or any cost where none can."""
@@ -160,11 +182,11 @@ class _Search:
                 self._finish(trial.number, trial.user_attrs["metrics"])
                 continue
             params = trial.system_attrs.get("fixed_params", trial.params)
-            if len(params) == len(self.space.names):
+            if self.space.complete(params):
                 self._enqueue(params, trial.user_attrs.get("origin", "search"), besides=trial.number)
             self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _enqueue(self, params: Mapping[str, int], origin: str, besides: int | None = None) -> None:
+    def _enqueue(self, params: Mapping[str, Any], origin: str, besides: int | None = None) -> None:
         """Put an allocation in the queue unless it waits, runs or has finished already."""
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.FAIL or trial.number == besides:
@@ -173,7 +195,7 @@ class _Search:
                 return
         self.study.enqueue_trial(dict(params), user_attrs={"origin": origin})
 
-    def _metrics(self, params: Mapping[str, int]) -> dict[str, float]:
+    def _metrics(self, params: Mapping[str, Any]) -> dict[str, float]:
         allocation = self.space.allocation(params)
         if (known := self.known.get(self._key(allocation))) is not None:
             return known
@@ -193,8 +215,13 @@ class _Search:
         self.points.append(history.point_of(trial, self.space.base))
         self.known[self._key(self.points[-1].allocation)] = dict(metrics)
 
-    def _key(self, allocation: Allocation) -> tuple[int, ...]:
-        return tuple(self.space.params(allocation).values())
+    def _piecewise(self, allocation: Allocation) -> Allocation:
+        """The allocation with piecewise quantizers where they can be, as calibration picks them."""
+        names = [name for name in self.space.piecewise if MIN_PIECEWISE_BITS <= allocation.bits(name) < MOST_BITS]
+        return allocation_of(allocation, {f"{name}:quantizer": "piecewise" for name in names})
+
+    def _key(self, allocation: Allocation) -> tuple[tuple[str, Any], ...]:
+        return tuple(self.space.params(allocation).items())
 
     def _share(self) -> float:
         return self.budget.share(len(self.points), self.spent_before + time.monotonic() - self.began)

@@ -18,7 +18,8 @@ from rich.console import Console
 from qsearch import samples
 from qsearch.allocation import uniform
 from qsearch.commands.report import gather
-from qsearch.commands.search import search_run, select_point
+from qsearch.commands.search import search_run
+from qsearch.commands.select import select_point
 from qsearch.data import shared_data
 from qsearch.evaluation import Measurer
 from qsearch.files import write_atomic, write_json

@@ -4,18 +4,22 @@
 
 needs ../shared/data, and qemu-user for the ARM families. Each artefact is built as for its target and run here, on this
 processor or under emulation of the target's; every byte of every output is compared with the integer reference. OpenCL
-runs on what the machine has (PoCL counts as a device). Emulation checks bytes and times nothing. What was done is kept
+runs on what the machine has (PoCL counts as a device), and for a phone's GPU on PoCL for arm64 under emulation, which
+`python -m tests.compile.pocl_arm64` fetches. Emulation checks bytes and times nothing. What was done is kept
 in table.json as it goes, and a second run of the command continues; README.md is made from it.
 """
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -39,6 +43,9 @@ from qsearch.reach import EmulatedReach
 from qsearch.target import Target, load_target
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+from tests.compile import pocl_arm64  # noqa: E402
+
 NETWORKS = ("rnet9_x4.pt", "abpn_x3_fp32.pt", "srresnet_bn8_x4.pt")
 # Weight and input bits of the convolutions in turn; the first and the last have 8.
 MIXED = ((4, 4), (4, 5), (5, 4), (4, 4), (6, 6), (4, 4), (3, 5), (4, 4))
@@ -68,6 +75,17 @@ class Family:
     target: str
     forced: bool = False
     """Whether the target has a better one that is not to be used."""
+    networks: tuple[str, ...] = NETWORKS
+
+    @property
+    def key(self) -> str:
+        """Names its rows."""
+        return f"{self.isa} on arm64" if self.emulates_gpu else self.isa
+
+    @property
+    def emulates_gpu(self) -> bool:
+        """Whether OpenCL is to run under emulation."""
+        return self.isa == "opencl" and self.target != "opencl"
 
     def load(self) -> Target:
         """The target, with the instruction set of this family."""
@@ -87,6 +105,7 @@ FAMILIES = (
     Family("armv7_neon", "raspberry-pi-2"),
     Family("portable_c", "raspberry-pi-4", forced=True),
     Family("opencl", "opencl"),
+    Family("opencl", "mali-g57", networks=("abpn_x3_fp32.pt",)),  # an emulated OpenCL compiler takes its time
 )
 
 
@@ -112,7 +131,7 @@ def main() -> None:
     """Check every family that was not checked yet, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--families", default=",".join(family.isa for family in FAMILIES))
+    parser.add_argument("--families", default=",".join(family.key for family in FAMILIES))
     chosen = parser.parse_args()
     data = shared_data()
     if data is None:
@@ -126,12 +145,12 @@ def main() -> None:
             program = network.program(allocation)
             expected: list[np.ndarray] = []
             for family in FAMILIES:
-                key = f"{family.isa}/{model.name}/{label}"
-                if family.isa not in chosen.families.split(",") or key in rows:
+                key = f"{family.key}/{model.name}/{label}"
+                if name not in family.networks or family.key not in chosen.families.split(",") or key in rows:
                     continue
                 expected = expected or [reference(program, pair.lr) for pair in pairs]
                 row = check(family, program, allocation, pairs, expected)
-                rows[key] = {"isa": family.isa, "target": family.target, "network": model.name,
+                rows[key] = {"isa": family.key, "target": family.target, "network": model.name,
                              "allocation": label, "images": len(pairs), **row}  # fmt: skip
                 print(key, row, flush=True)
                 write_json(HERE / "table.json", _document(rows))
@@ -148,7 +167,17 @@ def check(
     family: Family, program: GraphModule, allocation: Allocation, pairs: list[Pair], expected: list[np.ndarray]
 ) -> dict[str, Any]:
     """Build the artefact, run it on all images, and count the bytes that differ."""
-    target = family.load()
+    if family.emulates_gpu:
+        if not pocl_arm64.folder().is_dir():
+            return {"skipped": "PoCL for arm64 is not there: python -m tests.compile.pocl_arm64 fetches it"}
+        with patch.dict(os.environ, pocl_arm64.environment()):
+            return _check(family.load(), program, allocation, pairs, expected)
+    return _check(family.load(), program, allocation, pairs, expected)
+
+
+def _check(
+    target: Target, program: GraphModule, allocation: Allocation, pairs: list[Pair], expected: list[np.ndarray]
+) -> dict[str, Any]:
     cpu = target.reach.cpu if isinstance(target.reach, EmulatedReach) else "max"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
@@ -189,7 +218,7 @@ def write_page(rows: dict[str, Any]) -> None:
     if not rows:
         raise QsearchError("nothing was checked: choose networks and families that exist")
     lines, done = [], [row for row in rows.values() if "skipped" not in row]
-    order = [family.isa for family in FAMILIES]
+    order = [family.key for family in FAMILIES]
     for row in sorted(rows.values(), key=lambda row: (order.index(row["isa"]), row["network"])):
         head = f"| {row['isa']} | {row['target']} |"
         if "skipped" in row:
@@ -201,7 +230,7 @@ def write_page(rows: dict[str, Any]) -> None:
             f"{row['different_bytes']} of {row['bytes']} | {sizes} |"
         )
     wrong = sum(row["different_bytes"] for row in done)
-    largest = max((row["executable_bytes"] for row in done if row["isa"] != "opencl"), default=0)
+    largest = max((row["executable_bytes"] for row in done if not row["isa"].startswith("opencl")), default=0)
     total = sum(row["bytes"] for row in done)
     summary = (
         f"{len(done)} artefacts, {total} bytes compared, **{wrong} differ**. The largest static executable has "

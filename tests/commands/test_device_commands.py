@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qsearch.cli import parse_share
+from qsearch.cli.app import parse_share
 from qsearch.compile.emulation import executable_arch
 from qsearch.compile.manifest import read_manifest
 from qsearch.errors import QsearchError

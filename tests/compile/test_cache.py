@@ -1,5 +1,6 @@
 """The kernel cache survives damage and concurrent writers."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,29 @@ def test_concurrent_writers_share_one_kernel(tmp_path: Path) -> None:
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [writer.wait() for writer in writers] == [0, 0]
-    (entry,) = tmp_path.iterdir()
-    assert {path.name for path in entry.iterdir()} == {"kernel.o", "kernel.so", "checksums.json"}
+    files = sorted(path.name for entry in tmp_path.iterdir() for path in entry.iterdir())
+    assert files == ["checksums.json", "checksums.json", "kernel.o", "kernel.so"]
+
+
+@pytest.mark.parametrize("moment", ["kernel.o", "checksums.json"])
+def test_a_writer_that_is_killed_leaves_nothing_that_is_read(moment: str, tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from qsearch.compile import cache\n"
+        "from tests.compile.test_cache import SPEC, TARGET\n"
+        "def watch(event, arguments):\n"
+        "    path = str(arguments[0]) if event == 'open' else ''\n"
+        "    if '.building-' in path and path.endswith(sys.argv[2]):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(watch)\n"
+        "cache.kernel_object(SPEC, 'generic', TARGET, pathlib.Path(sys.argv[1]))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), moment])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.startswith(".building-") for path in tmp_path.iterdir()] == [True]
+    path = cache.kernel_object(SPEC, "generic", TARGET, tmp_path)
+    whole = cache.kernel_object(SPEC, "generic", TARGET, tmp_path / "other")
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_choices_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_damaged_choice_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen(tmp_path)
     files = sorted((tmp_path / tuning.CHOICES).iterdir())
-    for content, file in zip(("{", '{"algorithm": "unknown"}', "[]"), files, strict=False):
+    for content, file in zip(("{", '{"best_ms": {"unknown": 1}}', "[]"), files, strict=False):
         file.write_text(content)
     # Whatever is slow may be chosen now, as long as it is one of the forms.
     monkeypatch.setattr(tuning, "_seconds", lambda calls, _: [float(i == 0) for i in range(len(calls))])

@@ -15,7 +15,7 @@ from qsearch.measure.cycle_check import Checked, agreement, random_convolution
 from qsearch.measure.cycles import counting, mca
 from qsearch.measure.cycles.cores import CORES
 from qsearch.measure.cycles.graph import loop_forest
-from qsearch.measure.cycles.kernel import Analysis, analyse, kernel_cycles
+from qsearch.measure.cycles.kernel import analyse, kernel_cycles, lengths
 from qsearch.measure.cycles.machine import blocks_of
 from qsearch.measure.modelled import can_be_modelled, describe, latency_modelled_ms, modelled
 from qsearch.rates import Rates
@@ -42,10 +42,12 @@ def cycles(spec: ConvSpec = SPEC, isa: str = "arm_neon", core: str = "cortex-a53
     return kernel_cycles(spec, isa, "aarch64", CORES[core], (rows, 96)).cycles
 
 
-def executed(analysis: Analysis, kind: str, rows: int, columns: int) -> float:
-    """Instructions of a kind that run."""
+def executed(spec: ConvSpec, isa: str, arch: str, kind: str, size: tuple[int, int]) -> float:
+    """Instructions of a kind that run for an input of `size`, its border counted."""
+    analysis = analyse(spec, isa, arch)
     height, width = (hash(extent) for extent in analysis.function.params[0].shape[:2])
-    executions = analysis.kernel.scopes.executions({height: rows, width: columns})
+    sizes = {height: size[0], width: size[1], **lengths(spec, isa, analysis.function)}
+    executions = analysis.kernel.scopes.executions(sizes)
     return sum(
         region.times * counting.kinds(analysis.code.get(block, []))[kind]
         for region in analysis.kernel.regions(executions)
@@ -61,7 +63,7 @@ def test_every_loop_runs_as_often_as_the_arithmetic_says(algorithm: str, reducti
     spec = replace(SPEC, in_channels=64, out_channels=64, outputs=(OutSpec(64, 1),))
     conv = random_convolution(spec, 2, 2)
     form = next(f for f in kernels.candidates(spec, "avx512_vnni", conv) if f.algorithm.startswith(algorithm))
-    dots = executed(analyse(form, "avx512_vnni", "x86_64"), "dot", 48 + 2, 240 + 2)
+    dots = executed(form, "avx512_vnni", "x86_64", "dot", (48 + 2, 240 + 2))
     expected = 48 * 240 * 9 * 64 * 64 / 64 / reduction
     assert expected * 0.999 <= dots <= expected * 1.12  # tiles overlap at the edges
 

@@ -12,13 +12,13 @@ from qsearch.models import load, save_weights
 from qsearch.models.srresnet import SRResNet
 
 
-@pytest.mark.parametrize("name", ["srresnet_r1_x2", "srresnet_r2_x4"])
+@pytest.mark.parametrize("name", ["srresnet_r1_x2", "srresnet_r2_x4", "srgan_r1f8_x4", "srresnet_r1f8h3_x2"])
 def test_architecture(check_architecture: Callable[[str], Any], name: str) -> None:
     check_architecture(name)
 
 
 def test_round_trip_keeps_the_statistics(tmp_path: Path, randomise: Callable[[nn.Module], Any]) -> None:
-    module = SRResNet(upscale=3, blocks=2, channels=8).eval()
+    module = SRResNet(upscale=3, blocks=2, channels=8, head=3).eval()
     randomise(module)
     save_weights(tmp_path / "net.safetensors", module, {})
     loaded = load(tmp_path / "net.safetensors")

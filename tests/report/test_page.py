@@ -1,11 +1,13 @@
 """The report is one file that needs nothing, says the figures, and survives hostile names."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qsearch.allocation import Allocation, SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.report import Crop, Picture, ReportData, write_report
 from qsearch.report.axis import axis_over
@@ -94,3 +96,18 @@ def test_axes_have_a_few_ticks_inside(values: list[float], log: bool) -> None:
     axis = axis_over(values, 0, 100, log=log)
     assert len(axis.ticks()) <= 8
     assert all(0 <= axis(value) <= 100 for value in [*values, *axis.ticks()])
+
+
+def test_piecewise_sites_are_marked_and_described(history: History, tmp_path: Path) -> None:
+    first = history.points[0]
+    setting = SiteAllocation(bits=4, quantizer="piecewise", inside=0.95, span=31)
+    allocation = Allocation(sites={**first.allocation.sites, "conv3.input": setting})
+    winner = replace(first, allocation=allocation, polished=True)
+    words = "4 bits piecewise, 95.1% inside, outer steps 3 ×, span 29"
+    data = ReportData("toy", SITES, history.objectives, [winner], {}, winner=winner, pieces={"conv3.input": words})
+    write_report(tmp_path / "report.html", data)
+    text = (tmp_path / "report.html").read_text()
+    assert f"conv3.input: {words}" in text
+    assert "conv3.input: 4 bits piecewise, 95.0% inside, span within 31" in text
+    assert "4p" in Page(tmp_path / "report.html").text
+    assert "uniform w8a8, fine-tuned" in text

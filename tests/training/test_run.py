@@ -159,7 +159,7 @@ def test_weights_ruined_by_a_step_are_not_kept(photographs: Path, tmp_path: Path
 
 def test_images_that_are_missing_or_too_small(photographs: Path, tmp_path: Path) -> None:
     large = TrainingSettings(**{**vars(SETTINGS), "patch": 40})
-    with pytest.raises(QsearchError, match="none of the 4 training images has a side of 80 pixels"):
+    with pytest.raises(QsearchError, match="none of the 4 training images has sides of 80 pixels"):
         train(build("abpn_f8_x2"), [photographs], tmp_path / "run", large)
     with pytest.raises(QsearchError, match="does not exist"):
         train(build("abpn_f8_x2"), [tmp_path / "absent"], tmp_path / "run", SETTINGS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tvm
@@ -100,6 +100,19 @@ Choose = Callable[[ConvSpec, str, Convolution], ConvSpec]
 """Picks one of `candidates` for a layer on an instruction set."""
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A `Choose` that knows how long the forms of a layer take."""
+
+    def __call__(self, spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
+        """As `Choose`."""
+        ...
+
+    def costs(self, spec: ConvSpec, isa: str, conv: Convolution) -> dict[ConvSpec, float]:
+        """The time of every candidate per pixel of the layer's input, in one unit for all layers."""
+        ...
+
+
 def plain(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
     """The form that needs nothing of the values: every allocation of a network then runs on the same kernels."""
     if isa in _TEXTS:
@@ -107,9 +120,19 @@ def plain(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
     return next(form for method in (narrow, matmul, direct) for form in method.forms(spec, ISAS[isa], conv))
 
 
-def expected(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
-    """The form that is fastest by rule, for machines where nothing can be measured: the first of `candidates`."""
-    return candidates(spec, isa, conv)[0]
+class Expected:
+    """A `Timed` for machines where nothing can be measured: the form that is fastest by rule, the first candidate."""
+
+    def __call__(self, spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
+        """The first of `candidates`."""
+        return candidates(spec, isa, conv)[0]
+
+    def costs(self, spec: ConvSpec, isa: str, conv: Convolution) -> dict[ConvSpec, float]:
+        """The rank of every candidate, which stands for its time."""
+        return {form: float(rank) for rank, form in enumerate(candidates(spec, isa, conv))}
+
+
+expected = Expected()
 
 
 @cache

@@ -36,6 +36,7 @@ ARMV7_NEON = Isa(
     prepare_activation=prepare_activation,
     dot=_DOT,
     tile=_tile,
+    large_transforms=False,
     paired_tiles=1,
     symmetric_dot=_SYMMETRIC_DOT,
     offset=128,

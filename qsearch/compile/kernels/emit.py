@@ -34,6 +34,12 @@ def prefetch(buffer: Expr, place: list[Expr], count: int) -> None:
         T.evaluate(T.call_llvm_intrin(intrinsic, address, T.int32(0), T.int32(3), T.int32(1), dtype="void"))
 
 
+def likely(condition: Expr) -> Expr:
+    """`condition`, of which LLVM then takes it that it holds: it keeps registers for that branch."""
+    intrinsic = T.llvm_lookup_intrinsic_id("llvm.expect")
+    return T.call_llvm_pure_intrin(intrinsic, condition, T.IntImm("bool", 1), dtype="bool")
+
+
 def lanes_of(value: Expr, first: int, count: int) -> Expr:
     """`count` lanes of a vector from `first` on."""
     return T.Shuffle([value], list(range(first, first + count)))

@@ -90,7 +90,8 @@ class Epilogue:
         return self.height * shuffle + 2 * border, self.width * shuffle + 2 * border, channels
 
     def begin(self) -> None:
-        """Loads the clip bounds, once per task."""
+        """Loads the clip bounds, for all that follows in this block of statements."""
+        self._clips = []
         for output in self._outputs:
             zero_point, lo, hi = (output.bounds[i] for i in range(3))
             lowest, highest = (T.Bind(T.cast(bound - zero_point, "float32")) for bound in (lo, hi))

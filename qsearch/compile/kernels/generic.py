@@ -45,4 +45,5 @@ GENERIC = Isa(
     prepare_activation=_prepare_activation,
     dot=_dot,
     tile=_tile,
+    large_transforms=False,
 )

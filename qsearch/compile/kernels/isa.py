@@ -82,7 +82,8 @@ class Isa:
     pixels × blocks of `lanes` output channels, for a layer of so many blocks. `arch` is None for any architecture.
     `by_lane`: one lane of a loaded vector is as good an operand as a quad broadcast from memory. Without a `narrowing`
     every vector becomes bytes alone. `weight_order` says which byte of `lanes` quads of weights comes where in memory.
-    Twice `paired_tiles` tiles × 2 blocks of accumulators leave registers for the operands.
+    Twice `paired_tiles` tiles × 2 blocks of accumulators leave registers for the operands. Without `large_transforms`
+    no convolution is transformed by F(4,3) in both dimensions, which takes the most code.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Isa:
     matmul: Matmul | None = None
     popcount: Popcount | None = None
     paired_tiles: int = 2
+    large_transforms: bool = True
     other_tiles: Callable[[int], tuple[tuple[int, int], ...]] = lambda blocks: ()
 
     def in_memory(self, weight: np.ndarray) -> np.ndarray:

@@ -15,8 +15,6 @@ Registers = list[Register]
 
 # Pairs of output rows per task where the vertical dimension is not transformed.
 _PAIRS = 2
-# Quads of channels per turn of the innermost loop.
-_UNROLLED = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Operands:
     `data` uint8 and `sums` int32 are the task's own memory. Data of position (j, row) and tile t start at byte
     ((j·data_rows + row)·tiles + t)·pitch; this pass begins at `first_row`. Sums of row r of the pass and block b are
     vector ((t·rows + r)·positions + j)·count + b. Of `weight` int8 and `start` int32, those of this position are the
-    vectors from `first_weight` and `first_start` on.
+    vectors from `first_weight` and `first_start` on. `once` is 1.
     """
 
     data: Expr
@@ -34,6 +32,7 @@ class Operands:
     sums: Expr
     weight: Expr
     start: Expr
+    once: Expr
     j: Expr
     first_row: Expr
     first_weight: Expr
@@ -75,13 +74,17 @@ class Products:
     def multiply(self, *terms: tuple[Registers, Expr, Expr]) -> None:
         """Adds to every tile of registers the products of a row of data and a row of weights, over all channels."""
         quads = self.channels // 4
-        loaded = self.isa.lanes if self.isa.by_lane else 1
-        unrolled = max(_UNROLLED, loaded)
-        with T.serial(quads // unrolled) as chunk:
-            for first in range(0, unrolled, loaded):
-                self._multiply_quads(terms, chunk * unrolled + first, loaded)
-        for quad in range(quads // unrolled * unrolled, quads):
-            self._multiply_quads(terms, quad, 1)
+        # More code per turn is no faster: measured.
+        together = self.isa.lanes if self.isa.by_lane else 1
+        with T.serial(self._turns(quads // together)) as turn:
+            self._multiply_quads(terms, turn * together, together)
+        if quads % together:
+            with T.serial(self._turns(quads % together)) as turn:
+                self._multiply_quads(terms, quads // together * together + turn, 1)
+
+    def _turns(self, count: int) -> Expr:
+        """`count`, but LLVM knows only that it is at least 1, so that it leaves the loop as small as it is."""
+        return T.max(self.at.once * count, 1) if count > 1 else count
 
     def _multiply_quads(self, terms: tuple[tuple[Registers, Expr, Expr], ...], first: Expr, quads: int) -> None:
         data = [[self._load_data(row, tile, first, quads) for tile in range(self.tiles)] for _, row, _ in terms]

@@ -10,7 +10,7 @@ import numpy as np
 
 from qsearch.compile.kernels.isa import Isa
 from qsearch.compile.kernels.products import vertical_of
-from qsearch.compile.kernels.transforms import PLANES, TAPS, Plane
+from qsearch.compile.kernels.transforms import F4, PLANES, TAPS, Plane
 from qsearch.compile.kernels.winograd_kernel import Winograd, layout_of
 from qsearch.compile.packing import Convolution, dense, epilogue_parameters
 from qsearch.compile.specs import ConvSpec
@@ -25,8 +25,9 @@ def forms(spec: ConvSpec, isa: Isa, conv: Convolution) -> list[ConvSpec]:
     small = spec.in_channels * spec.out_channels < _FEWEST_WEIGHTS
     if spec.kernel != (TAPS, TAPS) or spec.stride != 1 or conv.groups > 1 or small:
         return []
+    planes = {name: plane for name, plane in PLANES.items() if isa.large_transforms or plane.vertical is not F4}
     return [
-        replace(spec, algorithm=f"{_NAME}:{name}", groups=1) for name, plane in PLANES.items() if is_exact(plane, conv)
+        replace(spec, algorithm=f"{_NAME}:{name}", groups=1) for name, plane in planes.items() if is_exact(plane, conv)
     ]
 
 

@@ -18,7 +18,7 @@ struct QS_NAME(context) {
   DLTensor buffers[QS_NUM_BUFFERS];
   int64_t shapes[QS_NUM_BUFFERS][3];
   DLTensor params[QS_NUM_PARAMS];
-  int64_t param_shapes[QS_NUM_PARAMS][QS_MAX_DIMS];
+  int64_t param_shapes[QS_NUM_PARAMS];
 };
 
 typedef struct QS_NAME(context) qs_context;
@@ -111,14 +111,9 @@ static qs_context *qs_create(int num_threads) {
     context->buffers[i] = (DLTensor){NULL, {QS_DEVICE_CPU, 0}, 3, {1, 8, 1}, context->shapes[i], NULL, 0};
   for (int i = 0; i < QS_NUM_PARAMS; i++) {
     const qs_param *p = &qs_params[i];
-    memcpy(context->param_shapes[i], p->shape, sizeof p->shape);
-    context->params[i] = (DLTensor){qs_param_address(i, &unpacked),
-                                    {QS_DEVICE_CPU, 0},
-                                    p->ndim,
-                                    p->dtype,
-                                    context->param_shapes[i],
-                                    NULL,
-                                    0};
+    context->param_shapes[i] = p->count;
+    context->params[i] = (DLTensor){qs_param_address(i, &unpacked), {QS_DEVICE_CPU, 0}, 1, p->dtype,
+                                    &context->param_shapes[i],      NULL,              0};
   }
   qs_pool_start(&context->pool, num_threads, context);
   return context;

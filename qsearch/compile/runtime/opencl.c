@@ -182,8 +182,8 @@ static int32_t qs_upload(qs_context *context) {
   uint8_t *unpacked = unpacked_bytes ? malloc(unpacked_bytes) : NULL, *next = unpacked;
   int32_t error = unpacked_bytes && unpacked == NULL ? CL_OUT_OF_HOST_MEMORY : 0;
   for (int i = 0; i < QS_NUM_PARAMS && error == 0; i++) {
-    size_t bytes = (size_t)qs_param_count(&qs_params[i]) * qs_params[i].dtype.bits / 8;
-    if (qs_params[i].ndim == 0) continue; /* stands for none at all */
+    size_t bytes = (size_t)qs_params[i].count * qs_params[i].dtype.bits / 8;
+    if (bytes == 0) continue; /* stands for none at all */
     void *data = qs_param_address(i, &next);
     context->params[i] = clCreateBuffer(qs_gpu.context, CL_MEM_READ_ONLY_COPY, bytes, data, &error);
   }

@@ -30,14 +30,8 @@ static void qs_transform_weights(const qs_transform *t, const int8_t *from, int8
   }
 }
 
-static int64_t qs_param_count(const qs_param *p) {
-  int64_t count = 1;
-  for (int d = 0; d < p->ndim; d++) count *= p->shape[d];
-  return count;
-}
-
 static int64_t qs_stored_count(const qs_param *p) {
-  return p->transform ? qs_param_count(p) / p->transform->rows * p->transform->taps : qs_param_count(p);
+  return p->transform ? (int64_t)p->count / p->transform->rows * p->transform->taps : p->count;
 }
 
 /* Bytes that qs_param_address needs for all parameters: their unpacked forms, one after the other, and behind the last
@@ -48,7 +42,7 @@ static uint64_t qs_unpacked_bytes(void) {
     const qs_param *p = &qs_params[i];
     if (!p->bits) continue;
     uint64_t before = p->transform ? qs_round_up((uint64_t)qs_stored_count(p) + 8) : 0;
-    total += qs_round_up((uint64_t)qs_param_count(p) + 8);
+    total += qs_round_up((uint64_t)p->count + 8);
     most = before > most ? before : most;
   }
   return total + most;
@@ -60,7 +54,7 @@ static void *qs_param_address(int i, uint8_t **memory) {
   const uint8_t *stored = qs_param_data + p->offset;
   if (!p->bits) return (void *)(uintptr_t)stored;
   uint8_t *unpacked = *memory;
-  *memory += qs_round_up((uint64_t)qs_param_count(p) + 8);
+  *memory += qs_round_up((uint64_t)p->count + 8);
   int8_t *values = (int8_t *)(p->transform ? *memory : unpacked);
   qs_unpack(stored, p->bits, qs_stored_count(p), values);
   if (p->transform) qs_transform_weights(p->transform, values, (int8_t *)unpacked);

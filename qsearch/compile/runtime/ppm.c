@@ -10,6 +10,23 @@
 
 enum { MAX_SIDE = 1 << 20, END = -1 };
 
+/* What strerror says of the errors that files have; its table of all of them is larger than this file's code. */
+static const char *system_error(int error) {
+  switch (error) {
+    case ENOENT: return "No such file or directory";
+    case EACCES: return "Permission denied";
+    case EPERM: return "Operation not permitted";
+    case EISDIR: return "Is a directory";
+    case ENOTDIR: return "Not a directory";
+    case EROFS: return "Read-only file system";
+    case ENOSPC: return "No space left on device";
+    case EPIPE: return "Broken pipe";
+    case EEXIST: return "File exists";
+    case ENOMEM: return "Out of memory";
+    default: return "Input or output error";
+  }
+}
+
 int qs_image_new(qs_image *image, int64_t width, int64_t height) {
   image->width = width;
   image->height = height;
@@ -79,14 +96,14 @@ static const char *read_header(int handle, qs_image *image) {
 
 const char *qs_image_read(const char *path, int raw, qs_image *image) {
   int handle = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY);
-  if (handle < 0) return strerror(errno);
+  if (handle < 0) return system_error(errno);
   const char *wrong = raw ? NULL : read_header(handle, image);
   if (wrong == NULL && (image->width > MAX_SIDE || image->height > MAX_SIDE)) wrong = "image too large";
   if (wrong == NULL && qs_image_new(image, image->width, image->height)) wrong = "image too large for the memory";
   if (wrong == NULL) {
     int64_t bytes = image->width * image->height * 3, found = read_all(handle, image->pixels, bytes);
     if (found != bytes)
-      wrong = found < 0 ? strerror(errno) : "truncated: fewer pixels than its size says";
+      wrong = found < 0 ? system_error(errno) : "truncated: fewer pixels than its size says";
     else if (raw && next(handle) != END)
       wrong = "more bytes than --raw says";
   }
@@ -102,20 +119,20 @@ static int write_pixels(int handle, int raw, const qs_image *image) {
 }
 
 const char *qs_image_write(const char *path, int raw, const qs_image *image) {
-  if (strcmp(path, "-") == 0) return write_pixels(STDOUT_FILENO, raw, image) ? NULL : strerror(errno);
+  if (strcmp(path, "-") == 0) return write_pixels(STDOUT_FILENO, raw, image) ? NULL : system_error(errno);
   size_t length = strlen(path) + 32;
   char *temporary = malloc(length);
-  if (temporary == NULL) return strerror(ENOMEM);
+  if (temporary == NULL) return system_error(ENOMEM);
   qs_format(temporary, length, "%s.%d.tmp", path, (int)getpid());
   int handle = open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
   const char *wrong = NULL;
   if (handle < 0) {
-    wrong = strerror(errno);
+    wrong = system_error(errno);
   } else {
     int done = write_pixels(handle, raw, image);
-    if (!done) wrong = strerror(errno);
-    if (close(handle) != 0 && done) wrong = strerror(errno);
-    if (wrong == NULL && rename(temporary, path) != 0) wrong = strerror(errno);
+    if (!done) wrong = system_error(errno);
+    if (close(handle) != 0 && done) wrong = system_error(errno);
+    if (wrong == NULL && rename(temporary, path) != 0) wrong = system_error(errno);
     if (wrong != NULL) unlink(temporary);
   }
   free(temporary);

@@ -7,7 +7,7 @@ enum { QS_ALIGN = 64 };
 
 static inline uint64_t qs_round_up(uint64_t bytes) { return (bytes + QS_ALIGN - 1) / QS_ALIGN * QS_ALIGN; }
 
-enum { QS_SLOT_INPUT = -1, QS_SLOT_OUTPUT = -2, QS_MAX_DIMS = 1 };
+enum { QS_SLOT_INPUT = -1, QS_SLOT_OUTPUT = -2 };
 
 /* A uint8 activation [rows + 2*border, columns + 2*border, channels]. */
 typedef struct {
@@ -22,22 +22,21 @@ typedef struct {
   const int8_t *matrix; /* [rows][taps] */
 } qs_transform;
 
-/* A constant in params.bin. */
+/* A vector of constants in params.bin; there are many, so that their size matters. */
 typedef struct {
-  int64_t offset;
   const qs_transform *transform; /* of the stored values, or NULL */
-  int32_t bits;                  /* of every stored value, 1 to 8 for packed int8; 0: stored as dtype says */
+  uint32_t offset;
+  int32_t count; /* of values; 0 stands for no vector at all */
   DLDataType dtype;
-  int32_t ndim;
-  int64_t shape[QS_MAX_DIMS];
+  uint8_t bits; /* of every stored value, 1 to 8 for packed int8; 0: stored as dtype says */
 } qs_param;
 
 /* One kernel call: buffers first (input, skips, outputs), then parameters. */
 typedef struct {
   qs_kernel kernel;
   const char *name;
-  int32_t kernel_rows, kernel_columns, stride, padding_rows, padding_columns, shuffle;
-  int32_t num_buffers, first_output, num_params;
+  int16_t kernel_rows, kernel_columns, stride, padding_rows, padding_columns, shuffle;
+  int16_t num_buffers, first_output, num_params;
   int16_t arguments[QS_MAX_ARGS];
 } qs_step;
 

@@ -1,7 +1,6 @@
-/* The little of printf that a network needs, so that the C library's, which is larger than all of the runtime, is not
- * linked. */
-#include <stdarg.h>
-#include <stddef.h>
+/* See text.h. */
+#include "text.h"
+
 #include <stdint.h>
 
 typedef struct {
@@ -24,8 +23,7 @@ static void qs_put_number(qs_text *text, int64_t value, int least) {
   qs_put(text, s);
 }
 
-/* Knows %s, %d (int), %l (int64_t) and %f (a double that is not negative, with four decimals); always terminates. */
-static size_t qs_format_list(char *out, size_t size, const char *format, va_list arguments) {
+size_t qs_format_list(char *out, size_t size, const char *format, va_list arguments) {
   qs_text text = {out, size, 0};
   for (; *format; format++) {
     char plain[2] = {*format, 0};
@@ -49,7 +47,7 @@ static size_t qs_format_list(char *out, size_t size, const char *format, va_list
   return text.used;
 }
 
-static inline size_t qs_format(char *out, size_t size, const char *format, ...) {
+size_t qs_format(char *out, size_t size, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   size_t used = qs_format_list(out, size, format, arguments);

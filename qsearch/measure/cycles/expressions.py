@@ -5,8 +5,11 @@ from typing import Any
 
 from tvm import tirx
 from tvm.ir import Call
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 Expr = Any
+# The intrinsic that tells LLVM which value a condition has, and has that value.
+_EXPECT = int(llvm_lookup_intrinsic_id("llvm.expect"))
 
 
 def _truncated(a: int, b: int) -> int:
@@ -76,6 +79,8 @@ def _call(expr: Expr, values: Mapping[int, int]) -> int | None:
     name = getattr(expr.op, "name", "")
     if name == "tirx.shift_right":
         return _pair(lambda a, b: a >> b, expr.args[0], expr.args[1], values)
+    if name == "tirx.call_llvm_pure_intrin" and evaluate(expr.args[0], values) == _EXPECT:
+        return evaluate(expr.args[1], values)
     if name != "tirx.if_then_else":
         return 0
     condition, yes, no = expr.args

@@ -59,7 +59,7 @@ def kernel_cycles(spec: KernelSpec, isa: str, arch: str, core: Core, size: tuple
     analysis = analyse(spec, isa, arch)
     border = spec.in_border if isinstance(spec, ConvSpec) else 0
     rows, columns = (hash(extent) for extent in analysis.function.params[0].shape[:2])
-    sizes = {rows: size[0] + 2 * border, columns: size[1] + 2 * border, **_lengths(spec, isa, analysis.function)}
+    sizes = {rows: size[0] + 2 * border, columns: size[1] + 2 * border, **lengths(spec, isa, analysis.function)}
     executions = analysis.kernel.scopes.executions(sizes)
     regions = []
     for region in analysis.kernel.regions(executions):
@@ -82,7 +82,7 @@ def kernel_cycles(spec: KernelSpec, isa: str, arch: str, core: Core, size: tuple
     return KernelCycles(total, max(round(tasks), 1), instructions, method(core, simulated) + counted)
 
 
-def _lengths(spec: KernelSpec, isa: str, function: Any) -> dict[int, int]:
+def lengths(spec: KernelSpec, isa: str, function: Any) -> dict[int, int]:
     """The lengths of parameters that a kernel gets from outside, by the hash of their variables."""
     arguments = function.params[len(function.params) - len(spec.param_names) :]
     open_ends = [

@@ -1,0 +1,110 @@
+"""Artefacts: compile, verify, time, use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qsearch.cli.app import (
+    CalibrationOption,
+    OutOption,
+    SizeOption,
+    ThreadsOption,
+    app,
+    console,
+    finish,
+    parse_share,
+    parse_size,
+)
+
+
+@app.command("compile")
+def compile_command(
+    source: Annotated[
+        Path, typer.Argument(help="A run folder (its selected point) or a folder that `quantize` wrote.")
+    ],
+    out: OutOption,
+    point: Annotated[
+        int | None, typer.Option(help="Number of a point of the front instead of the selected one.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Target name or file; the run's by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Prefix of the C symbols and name of the executable.")] = None,
+) -> None:
+    """Compile an integer network to a static executable, a C library and a manifest that `verify` checks."""
+    from qsearch.commands.compile import compile_source
+
+    finish(compile_source(source, out, point, target, name, console))
+
+
+@app.command()
+def verify(
+    artefact: Annotated[Path, typer.Argument(help="Folder of an artefact.")],
+    target: Annotated[
+        str | None, typer.Option(help="Also run it on the device of this target (name or file), emulated or not.")
+    ] = None,
+) -> None:
+    """Check every file's SHA-256 and that executable, golden images and integer reference agree byte for byte."""
+    from qsearch.commands.devices import verify_artefact
+
+    finish(verify_artefact(artefact, target, console))
+
+
+@app.command()
+def bench(
+    artefact: Annotated[
+        Path, typer.Argument(help="Folder of an artefact; with --against also a model or a configuration.")
+    ],
+    size: SizeOption = "320x180",
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rounds; 128, or 15 with --against.")
+    ] = None,
+    threads: ThreadsOption = None,
+    target: Annotated[str | None, typer.Option(help="Target name or file; the artefact's by default.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Another artefact to take turns with; gives the ratio.")
+    ] = None,
+    ci: Annotated[
+        str, typer.Option(help="Repeat until the 95 % confidence interval is within this of the median.")
+    ] = "2%",
+    seconds: Annotated[float, typer.Option(help="Begin no further round after so long.")] = 60.0,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Runtimes to compare with: onnxruntime, openvino, litert, ncnn, torch, onnxruntime-fp32."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="With --against: the float network of the artefact.")] = None,
+    bits: Annotated[str, typer.Option(help="With --against: weight and activation bits of a model.")] = "w8a8",
+    calibration: CalibrationOption = "samples",
+    litert_model: Annotated[Path | None, typer.Option(help="With --against: the .tflite file LiteRT runs.")] = None,
+    report: Annotated[Path | None, typer.Option(help="With --against: a page with table and plot.")] = None,
+) -> None:
+    """Time an artefact as its own process on a device; the latency and its conditions go into the manifest.
+
+    With `--against` the network runs in this process beside other runtimes, in interleaved rounds.
+    """
+    if against is not None:
+        from qsearch.commands.against import bench_against
+
+        finish(bench_against(str(artefact), against, parse_size(size), rounds or 15, threads, model, bits,
+                             calibration, litert_model, report, console))  # fmt: skip
+        return
+    from qsearch.commands.devices import bench_artefact
+
+    finish(bench_artefact(artefact, rounds or 128, parse_size(size), threads, target, reference, parse_share(ci),
+                          seconds, console))  # fmt: skip
+
+
+@app.command()
+def upscale(
+    photo: Annotated[Path, typer.Argument(help="Any picture; any size, through tiles.")],
+    artefact: Annotated[Path, typer.Option(help="Folder of an artefact.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Result; its suffix is the format.")],
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Longest side of a tile in input pixels; by memory by default.")
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Upscale a picture with a compiled artefact."""
+    from qsearch.compile.run_artefact import upscale as run_upscale
+
+    result = run_upscale(artefact, photo, out, threads, tile)
+    finish({"out": str(result.path), "height": result.height, "width": result.width})
