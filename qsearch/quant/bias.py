@@ -4,9 +4,11 @@ Source: Nagel et al., "Data-free quantization through weight equalization and bi
 with means measured on images, layer after layer, so that each correction sees those before it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
 
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.rewrite import module_of
@@ -16,19 +18,18 @@ from qsearch.quant.twin import Twin, TwinConv
 def correct_biases(twin: Twin, images: Tensor) -> None:
     """Move the biases of `twin` so that every output channel has the float network's mean on `images` [N, 3, H, W]."""
     with torch.no_grad():
-        floating = _Means(twin.calibration.graph)
+        floating = FloatSums(twin.calibration.graph, lambda sums: sums.mean((0, 2, 3)))
         floating.run(images)
-        _Correction(twin, floating.means).run(images)
+        _Correction(twin, floating.kept).run(images)
 
 
-class _Means(Interpreter):
-    """Runs the float network and keeps the mean [Co] of every convolution's sums, by its name."""
+class FloatSums(Interpreter):
+    """Runs the float network and has in `kept`, by the name of a convolution, what `keep` gives of its sums."""
 
-    means: dict[str, Tensor]
-
-    def run(self, *args: object, **options: object) -> object:
-        self.means = {}
-        return super().run(*args, **options)  # type: ignore[arg-type]
+    def __init__(self, graph: GraphModule, keep: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(graph)
+        self.keep = keep
+        self.kept: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> object:
         conv = module_of(self.module, n)  # type: ignore[arg-type]
@@ -36,7 +37,7 @@ class _Means(Interpreter):
             return super().run_node(n)
         x, *skips = operands(self, n)
         sums = conv.convolve(x, conv.weight, skips)
-        self.means[conv.name] = sums.mean((0, 2, 3))
+        self.kept[conv.name] = self.keep(sums)
         return conv.activate(sums)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.rewrite import module_of
-from qsearch.quant.bias import operands
+from qsearch.quant.bias import FloatSums, operands
 from qsearch.quant.grid import WeightGrid
 from qsearch.quant.twin import Twin, TwinConv
 
@@ -35,27 +35,9 @@ def refit(
     `ridge`, as a share of the mean square of an input, holds the weights to those of the float network.
     """
     with torch.no_grad():
-        floating = _FloatSums(twin.calibration.graph, seed)
+        floating = FloatSums(twin.calibration.graph, lambda sums: _at(sums, _positions(sums, seed)))
         floating.run(crops)
-        _Fit(twin, floating.sums, ridge, seed, progress).run(crops)
-
-
-class _FloatSums(Interpreter):
-    """Runs the float network and keeps the sums [positions, Co] of every convolution at random positions."""
-
-    def __init__(self, graph: torch.fx.GraphModule, seed: int) -> None:
-        super().__init__(graph)
-        self.seed = seed
-        self.sums: dict[str, Tensor] = {}
-
-    def run_node(self, n: Node) -> object:
-        conv = module_of(self.module, n)  # type: ignore[arg-type]
-        if not isinstance(conv, FusedConv):
-            return super().run_node(n)
-        x, *skips = operands(self, n)
-        sums = conv.convolve(x, conv.weight, skips)
-        self.sums[conv.name] = _at(sums, _positions(sums, self.seed))
-        return conv.activate(sums)
+        _Fit(twin, floating.kept, ridge, seed, progress).run(crops)
 
 
 class _Fit(Interpreter):

@@ -110,7 +110,7 @@ OUR_ROWS = (
     Method("+ fitted weights + SAFT", "piecewise", False, FULL),
     Method("+ fitted weights + SAFT + choice by site", None, False, FULL),
 )
-BASELINES = ("MinMax", "Percentile", "MSE", "vanilla FT", "PLQ + SAFT")
+BASELINES = ("MinMax", "Percentile", "MSE", "vanilla FT")
 FITTED = replace(FULL, iterations=0)
 SPANS = (
     *(Method(f"span {span}", "piecewise", False, FITTED, span=span) for span in (31, 63, 255)),

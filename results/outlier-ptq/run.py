@@ -52,12 +52,11 @@ def jobs() -> list[Job]:
     """(network, bits, method); the longest first."""
     found: list[Job] = []
     for name in NETWORKS:
-        rows = [*BASELINES, "PLQ of least error", "+ SAFT", "+ fitted weights",
-                "+ fitted weights + SAFT"]  # fmt: skip
+        rows = [*BASELINES, "PLQ of least error", "+ SAFT", "+ fitted weights", "+ fitted weights + SAFT"]
         if name == NETWORKS[0]:
             rows = [method.name for method in (*PER_TENSOR_ROWS, *PUBLISHED_ROWS, *OUR_ROWS, *SPANS)]
         found += [(name, 4, row) for row in rows]
-        found += [(name, 6, row) for row in ("MinMax", "PLQ", "+ SAFT", "+ fitted weights + SAFT")]
+        found += [(name, 6, row) for row in ("+ SAFT", "+ fitted weights + SAFT")]
     return sorted(found, key=lambda job: (METHODS[job[2]].settings is None, NETWORKS.index(job[0])))
 
 

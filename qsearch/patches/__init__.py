@@ -1,0 +1,61 @@
+"""Per-patch bits: representative patches of an image get many bits and the rest few, decided from the image itself.
+
+After RefQSR (Lee, Yoo and Jung, 2024), whose method is the subject of the patent application US 2024/0420451 A1.
+"""
+
+from qsearch.patches.assign import Clusters, assign, with_random_references
+from qsearch.patches.classifier import Classifier
+from qsearch.patches.clustblock import ClustBlock, train_clustblock, training_patches
+from qsearch.patches.clusters import Clustering, RandomReferences, as_decisions
+from qsearch.patches.curve import CurvePoint, PatchBank, bitops_at, static_point
+from qsearch.patches.decisions import Constant, Decisions, Policy
+from qsearch.patches.draw import draw_bits
+from qsearch.patches.execute import Level, PatchNetwork, PatchReport, PatchResult, levels_of, patch_bitops
+from qsearch.patches.ranges import patches_at, recalibrated
+from qsearch.patches.refer import RefER
+from qsearch.patches.refer_training import ReferSettings, train_referenced
+from qsearch.patches.referenced import ReferencedTwin, referenced_upscaler
+from qsearch.patches.rule import EdgeRule, edge_score
+from qsearch.patches.seams import seam_excess
+from qsearch.patches.split import Layout, gather, merge, overwork
+
+__all__ = [
+    "Classifier",
+    "ClustBlock",
+    "Clustering",
+    "Clusters",
+    "Constant",
+    "CurvePoint",
+    "Decisions",
+    "EdgeRule",
+    "Layout",
+    "Level",
+    "PatchBank",
+    "PatchNetwork",
+    "PatchReport",
+    "PatchResult",
+    "Policy",
+    "RandomReferences",
+    "RefER",
+    "ReferSettings",
+    "ReferencedTwin",
+    "as_decisions",
+    "assign",
+    "bitops_at",
+    "draw_bits",
+    "edge_score",
+    "gather",
+    "levels_of",
+    "merge",
+    "overwork",
+    "patch_bitops",
+    "patches_at",
+    "recalibrated",
+    "referenced_upscaler",
+    "seam_excess",
+    "static_point",
+    "train_clustblock",
+    "train_referenced",
+    "training_patches",
+    "with_random_references",
+]

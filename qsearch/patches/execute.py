@@ -1,0 +1,138 @@
+"""Per-patch execution: patches are gathered by level, run through their integer program, and scattered back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.fx import GraphModule
+
+from qsearch import cost
+from qsearch.allocation import Allocation, uniform
+from qsearch.compile.host import HostNetwork
+from qsearch.errors import QsearchError
+from qsearch.images import Box, Tile
+from qsearch.network import CalibratedNetwork
+from qsearch.patches.decisions import Decisions, Policy
+from qsearch.patches.split import Layout, gather, merge, overwork
+from qsearch.quant.finetuned import FineTuned
+
+
+@dataclass(frozen=True)
+class Level:
+    """One of the allocations that a patch may get."""
+
+    name: str
+    """What is shown of it, such as `8` or `w4a6`."""
+    allocation: Allocation
+    finetuned: FineTuned | None = None
+    """Its trained parameters, if any."""
+    calibrated: CalibratedNetwork | None = None
+    """The network with the ranges of this level's patches (see `recalibrated`), if not those of all."""
+
+    def program(self, network: CalibratedNetwork) -> GraphModule:
+        """The integer program of this level of `network`."""
+        return (self.calibrated or network).program(self.allocation, self.finetuned)
+
+
+def levels_of(network: CalibratedNetwork, pair: str) -> list[Level]:
+    """Uniform levels from high to low for a text such as `8-4` (bits of weights and inputs; skip operands have 8)."""
+    parts = pair.split("-")
+    if not all(part in {"2", "3", "4", "5", "6", "7", "8"} for part in parts):
+        raise QsearchError(f"levels {pair!r} are not of the form 8-4 with 2 to 8 bits each")
+    return [Level(part, uniform(network.sites, int(part), int(part))) for part in parts]
+
+
+@dataclass(frozen=True)
+class PatchReport:
+    """What was decided for one patch."""
+
+    box: Box
+    """The LR pixels that it gives to the result."""
+    level: int
+    bits: str
+    """The name of its level."""
+    cluster: int | None
+    reference: int | None
+    """The number of the patch that it borrows from; its own for a reference."""
+
+
+@dataclass(frozen=True)
+class PatchResult:
+    """An upscaled image and how it came about."""
+
+    image: NDArray[np.uint8]
+    patches: tuple[PatchReport, ...]
+    bitops: int
+    """Of all patches with their overlap, and of the decisions."""
+    decision_bitops: int
+    overwork: float
+    """Pixels computed for each pixel of the image."""
+
+
+class PatchNetwork:
+    """A calibrated network at several allocations, which a policy chooses among for every patch of an image.
+
+    Every level is an ordinary integer program on the compiled kernels; images of any size. Raises `QsearchError`
+    without levels or where an allocation does not fit. Not for concurrent calls.
+    """
+
+    def __init__(
+        self,
+        network: CalibratedNetwork,
+        levels: Sequence[Level],
+        layout: Layout,
+        policy: Policy,
+        threads: int | None = None,
+    ) -> None:
+        if not levels:
+            raise QsearchError("patches need at least one allocation")
+        self.network, self.levels, self.layout, self.policy = network, tuple(levels), layout, policy
+        self._hosts = [HostNetwork(level.program(network), threads) for level in self.levels]
+
+    @property
+    def halo(self) -> int:
+        """LR pixels around a region that its outputs depend on; `Layout.exact` takes it."""
+        return self._hosts[0].plan.halo
+
+    def run(self, image: NDArray[np.uint8]) -> PatchResult:
+        """Upscale uint8 [H, W, 3] patch by patch."""
+        height, width = image.shape[:2]
+        patches = self.layout.split(height, width)
+        decisions = self.policy.decide(image, patches)
+        decisions.check(len(patches), len(self.levels))
+        results = self._run_batches(gather(image, patches), decisions)
+        merged = merge(results, patches, height, width, self.network.model.upscale)
+        decided = self.policy.bitops(patches)
+        total = patch_bitops(self.network, self.levels, patches, decisions) + decided
+        return PatchResult(merged, self._reports(patches, decisions), total, decided, overwork(patches, height, width))
+
+    def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
+        """One batch for each level, so that each network's parameters stay in the cache."""
+        results: dict[int, NDArray[np.uint8]] = {}
+        for level, host in enumerate(self._hosts):
+            for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
+                results[index] = host.run(inputs[index])
+        return [results[index] for index in range(len(inputs))]
+
+    def _reports(self, patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
+        return tuple(
+            PatchReport(
+                patch.output,
+                decisions.levels[index],
+                self.levels[decisions.levels[index]].name,
+                None if decisions.clusters is None else decisions.clusters[index],
+                None if decisions.references is None else decisions.references[index],
+            )
+            for index, patch in enumerate(patches)
+        )
+
+
+def patch_bitops(
+    network: CalibratedNetwork, levels: Sequence[Level], patches: Sequence[Tile], decisions: Decisions
+) -> int:
+    """BitOPs of the patches' bodies, overlap included."""
+    box = patches[0].input
+    layers = network.layers((box.bottom - box.top, box.right - box.left))
+    by_level = [cost.bitops(layers, level.allocation) for level in levels]
+    return sum(by_level[level] for level in decisions.levels)
