@@ -15,10 +15,12 @@ ACTIVATIONS = (nn.ReLU, nn.PReLU, Clip)
 def fuse(graph: GraphModule) -> GraphModule:
     """A new graph of `FusedConv`, pixel shuffles and channel copies only.
 
-    An addition joins the later of its convolutions; an activation behind a pixel shuffle moves before it. A sum or an
-    activation that no convolution can take gets an identity 1×1 convolution.
+    An addition joins the later of its convolutions; the sum of two pixel shuffles becomes the shuffle of a sum, and an
+    activation behind a pixel shuffle moves before it. A sum or an activation that no convolution can take gets an
+    identity 1×1 convolution.
     """
     graph = copy_graph(graph)
+    _join_shuffles(graph)
     _swap_shuffles(graph)
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
@@ -30,6 +32,22 @@ def fuse(graph: GraphModule) -> GraphModule:
     graph.recompile()
     graph.delete_all_unused_submodules()
     return graph
+
+
+def _join_shuffles(graph: GraphModule) -> None:
+    """shuffle + shuffle becomes the shuffle of the sum, so that the sum meets its convolution at low resolution."""
+    for node in list(graph.graph.nodes):
+        operands = [arg for arg in node.args if isinstance(arg, Node)] if isinstance(module_of(graph, node), Add) else []
+        shuffles = [module_of(graph, operand) for operand in operands if only_user(operand) is node]
+        factors = [shuffle.upscale_factor for shuffle in shuffles if isinstance(shuffle, nn.PixelShuffle)]
+        if len(factors) != 2 or factors[0] != factors[1] or operands[0] is operands[1]:
+            continue
+        first, second = operands
+        node.replace_all_uses_with(second)
+        node.args = (first.args[0], second.args[0])
+        second.args = (node,)
+        node.append(second)
+        graph.graph.erase_node(first)
 
 
 def _swap_shuffles(graph: GraphModule) -> None:

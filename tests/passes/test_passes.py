@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from qsearch.errors import QsearchError
+from qsearch.models import build
 from qsearch.passes import PIPELINE, FusedConv, normalize, prepare, sites, trace
 from qsearch.passes.operators import SelectChannels
 from qsearch.passes.trace import _export
@@ -178,3 +179,25 @@ def test_an_affine_without_a_convolution_names_the_node() -> None:
 
     with pytest.raises(QsearchError, match="no convolution"):
         prepare(Bare())
+
+
+def test_the_sum_of_two_shuffles_meets_its_convolution() -> None:
+    nearest = randomized(build("abpn_nearest_f8_x3").module)
+    prepared, x = prepare(nearest), torch.rand(1, 3, 10, 12)
+    torch.testing.assert_close(prepared(x), nearest(x), rtol=1e-5, atol=1e-3)
+    assert [site.name for site in sites(prepared)] == [site.name for site in sites(prepare(build("abpn_f8_x3").module))]
+
+
+def test_a_shuffle_that_others_read_stays() -> None:
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3, 12, 3, padding=1) for _ in range(2))
+            self.last, self.shuffle = nn.Conv2d(3, 3, 3, padding=1), nn.PixelShuffle(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = (self.shuffle(conv(x)) for conv in self.convs)
+            return self.last(first + second) + first
+
+    model, x = randomized(Read()), torch.rand(1, 3, 10, 12)
+    torch.testing.assert_close(prepare(model)(x), model(x), rtol=1e-5, atol=1e-4)
