@@ -37,7 +37,9 @@ def fuse(graph: GraphModule) -> GraphModule:
 def _join_shuffles(graph: GraphModule) -> None:
     """shuffle + shuffle becomes the shuffle of the sum, so that the sum meets its convolution at low resolution."""
     for node in list(graph.graph.nodes):
-        operands = [arg for arg in node.args if isinstance(arg, Node)] if isinstance(module_of(graph, node), Add) else []
+        if not isinstance(module_of(graph, node), Add):
+            continue
+        operands = [arg for arg in node.args if isinstance(arg, Node)]
         shuffles = [module_of(graph, operand) for operand in operands if only_user(operand) is node]
         factors = [shuffle.upscale_factor for shuffle in shuffles if isinstance(shuffle, nn.PixelShuffle)]
         if len(factors) != 2 or factors[0] != factors[1] or operands[0] is operands[1]:
