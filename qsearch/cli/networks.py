@@ -40,6 +40,9 @@ def train(
         str, typer.Option(help="Quantized: learned from the maximum or from calibration, or fixed.")
     ] = "maximum",
     calibration_weight: Annotated[float, typer.Option(help="Quantized: weight of FQSR's calibration loss.")] = 0.3,
+    teacher: Annotated[
+        float, typer.Option(help="Quantized: share of the float network's output, beside the originals, in the loss.")
+    ] = 0.0,
     levels: Annotated[
         str, typer.Option(help="Quantized: exact-zero; or for comparison only, fqsr-odd (fake-quantized) or float.")
     ] = "exact-zero",
@@ -67,7 +70,8 @@ def train(
     if not is_quantized(model, bits, allocation):
         finish(train_float(model, images, out, TrainingSettings(**common), validation, console))
         return
-    settings = quantized_settings(intervals, levels, calibration_weight, **common)
+    quantized = {"levels": levels, "calibration_weight": calibration_weight, "teacher": teacher}
+    settings = quantized_settings(intervals, **quantized, **common)
     source = quantized_source(model, out, bits, allocation, point, calibration, test_images, limit, console)
     finish(train_allocation(source, images, out, settings, validation, start, console))
 

@@ -144,7 +144,7 @@ def _predicted(run: Run, history: History, size: Size) -> History | None:
         return None
     found, network = [], run.network()
     for point in front(history.points, history.objectives):
-        plan, _ = plan_of(network.program(point.allocation, run.finetuned(point)), target)
+        plan = plan_of(network.program(point.allocation, run.finetuned(point)), target)
         predicted = table.predict(plan, size, target.limits.memory_bytes)
         if predicted.missing or predicted.scaled:
             return None

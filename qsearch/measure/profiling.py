@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch.fx import GraphModule
 
-from qsearch.compile import kernels
+from qsearch.compile import code_budget, kernels
 from qsearch.compile.packing import Convolution
 from qsearch.compile.plan import Plan, build
 from qsearch.compile.specs import ConvSpec, stored
@@ -49,28 +49,32 @@ class Timed:
     rounds: int = 64
 
 
-def plan_of(program: GraphModule, target: Target) -> tuple[Plan, dict[str, Convolution]]:
-    """The plan that an artefact for `target` has, and its convolutions by their steps' names."""
-    choose, seen = choice_for(target), list[Convolution]()
-
-    def note(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
-        seen.append(conv)
-        return choose(spec, isa, conv)
-
-    plan = build(program, target.isa, note)
-    names = [step.name for step in plan.steps if isinstance(step.spec, ConvSpec)]
-    return plan, dict(zip(names, seen, strict=True))
+def plan_of(program: GraphModule, target: Target) -> Plan:
+    """The plan that an artefact for `target` has."""
+    return code_budget.build(program, target.isa, target.arch, choice_for(target))
 
 
 def layers_of(program: GraphModule, target: Target, size: Size) -> tuple[Plan, list[Layer]]:
     """The plan for `target` and its kernel calls, in the tiles into which an artefact cuts an image of `size`."""
-    plan, convolutions = plan_of(program, target)
+    plan, convolutions = plan_of(program, target), _convolutions(program, target.isa)
     tile, _ = tiles_of(plan, size, target.limits.memory_bytes)
     operations = operations_of(plan, tile)
     return plan, [
         Layer(step.name, operation, convolutions.get(step.name))
         for step, operation in zip(plan.steps, operations, strict=True)
     ]
+
+
+def _convolutions(program: GraphModule, isa: str) -> dict[str, Convolution]:
+    """What the convolutions compute, by the names of their steps."""
+    seen: list[Convolution] = []
+
+    def note(spec: ConvSpec, isa: str, conv: Convolution) -> ConvSpec:
+        seen.append(conv)
+        return kernels.plain(spec, isa, conv)
+
+    names = [step.name for step in build(program, isa, note).steps if isinstance(step.spec, ConvSpec)]
+    return dict(zip(names, seen, strict=True))
 
 
 def probe_of(layer: Layer, isa: str) -> Probe:

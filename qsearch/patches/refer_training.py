@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from qsearch.errors import QsearchError
+from qsearch.evaluation import Upscaler
 from qsearch.images import Pair, read_pairs
-from qsearch.metrics import Protocol, psnr
 from qsearch.models.checkpoints import read_state_dict, save_weights
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.decisions import Policy
@@ -83,6 +82,7 @@ class _Run(Loop):
     settings: ReferSettings
     module: ReferencedTwin
     averaged: ReferencedTwin
+    begins_trained = True
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class _Run(Loop):
         pairs: list[Pair],
         console: Console,
     ) -> None:
-        super().__init__(network.model.name, network.model.white, settings, output, data, console)
-        self.network, self.layout, self.policy, self.pairs = network, layout, policy, pairs
+        super().__init__(network.model, settings, output, data, pairs, console)
+        self.network, self.layout, self.policy = network, layout, policy
         allocations = [part.allocation.to_json() for part in (twin.high, twin.low)]
         self.identity |= {
             "network": fingerprint(network.calibration.graph),
@@ -122,13 +122,9 @@ class _Run(Loop):
         """Nothing: the layers are not run on whole regions."""
         return ""
 
-    def score(self) -> float:
-        """PSNR of the averaged parameters, in PyTorch."""
-        if not self.pairs:
-            return float("nan")
-        upscale_image = referenced_upscaler(self.averaged, self.network.model, self.layout, self.policy)
-        protocol = Protocol("y", self.network.model.upscale)
-        return float(np.mean([psnr(upscale_image(pair.lr), pair.hr, protocol) for pair in self.pairs]))
+    def upscaler(self) -> Upscaler:
+        """The averaged parameters, in PyTorch."""
+        return referenced_upscaler(self.averaged, self.model, self.layout, self.policy)
 
     def keep(self) -> None:
         """Replace the parameters' file."""

@@ -10,7 +10,8 @@ import io
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +22,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from qsearch.errors import QsearchError
+from qsearch.evaluation import Upscaler
 from qsearch.files import staged_folder, write_atomic
-from qsearch.models.checkpoints import read_torch_file
-from qsearch.models.loaded import freeze
+from qsearch.images import Pair
+from qsearch.metrics import Protocol, psnr
+from qsearch.models.loaded import LoadedModel, freeze
+from qsearch.training.checkpoint import CHECKPOINT, State, checked_checkpoint
 from qsearch.training.patches import Patches
 from qsearch.training.settings import TrainingSettings, learning_rate
-
-CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass
-class State:
-    """What a checkpoint holds, apart from the weights: where the run is and the best validation so far."""
-
-    iteration: int = 0
-    best_psnr_db: float = float("nan")
-    best_iteration: int = 0
 
 
 class Loop(ABC):
     """One training run: a module, its average, an optimizer and the position, all of which a checkpoint restores."""
 
+    begins_trained = False
+    """Whether the first weights are already worth keeping, so that a run never ends with worse ones."""
+
     def __init__(
         self,
-        name: str,
-        white: float,
+        model: LoadedModel,
         settings: TrainingSettings,
         output: Path,
         data: Patches,
+        pairs: Sequence[Pair],
         console: Console,
     ) -> None:
-        self.name, self.white, self.settings, self.output = name, white, settings, output
-        self.data, self.console = data, console
-        self.identity: dict[str, Any] = {**asdict(settings), "model": name, "images": data.names}
+        self.model, self.settings, self.output = model, settings, output
+        self.name, self.white = model.name, model.white
+        self.data, self.pairs, self.console = data, pairs, console
+        self.identity: dict[str, Any] = {**asdict(settings), "model": model.name, "images": data.names}
         """What must be the same for a run to be continued."""
         self.state = State()
 
@@ -68,8 +65,8 @@ class Loop(ABC):
         """What is minimised on one batch, in levels of 255."""
 
     @abstractmethod
-    def score(self) -> float:
-        """Mean PSNR of the validation images with the averaged weights; NaN without images."""
+    def upscaler(self) -> Upscaler:
+        """The averaged weights at work, for the validation."""
 
     @abstractmethod
     def keep(self) -> None:
@@ -100,6 +97,8 @@ class Loop(ABC):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(self.name, total=settings.iterations, completed=first)
+            if self.begins_trained and not state.iteration:
+                self.validate()
             while state.iteration < settings.iterations:
                 losses.append(self.step(*self.data.batch_of(state.iteration)))
                 state.iteration += 1
@@ -166,13 +165,31 @@ class Loop(ABC):
             else:
                 value.copy_(new[name])
 
+    def score(self) -> float:
+        """Mean PSNR of the validation images with the averaged weights; NaN without images."""
+        if not self.pairs:
+            return float("nan")
+        upscale_image, protocol = self.upscaler(), Protocol("y", self.model.upscale)
+        return float(np.mean([psnr(upscale_image(pair.lr), pair.hr, protocol) for pair in self.pairs]))
+
+    @property
+    def protocol(self) -> str:
+        """How the validation images are compared."""
+        return str(Protocol("y", self.model.upscale, self.pairs[0].lr_source)) if self.pairs else "no validation images"
+
     def validate(self) -> None:
         """Measure the averaged weights and keep them if they are the best so far (the latest, without images)."""
         self.check_finite()
         psnr_db, state = self.score(), self.state
-        if math.isnan(psnr_db) or not state.best_iteration or psnr_db > state.best_psnr_db:
+        if math.isnan(psnr_db) or state.best_iteration is None or psnr_db > state.best_psnr_db:
             state.best_psnr_db, state.best_iteration = psnr_db, state.iteration
             self.keep()
+
+    @property
+    def kept_iteration(self) -> int:
+        """The iteration whose weights were kept."""
+        assert self.state.best_iteration is not None
+        return self.state.best_iteration
 
     def check_finite(self) -> None:
         """Refuse to keep weights that a step has ruined after a finite loss."""
@@ -216,17 +233,3 @@ class Loop(ABC):
             raise QsearchError(
                 f"{self.output / CHECKPOINT} belongs to another network: use another output folder"
             ) from error
-
-
-def checked_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint; `QsearchError` unless it is one, of a run with the same `identity`."""
-    content = read_torch_file(path)
-    found = content.get("identity") if isinstance(content, dict) else None
-    if not isinstance(found, dict):
-        raise QsearchError(f"{path} is no training checkpoint: use another output folder")
-    different = [key for key in {**identity, **found} if found.get(key) != identity.get(key)]
-    if different:
-        raise QsearchError(
-            f"{path} was made with another {', '.join(different)}: give the same, or another output folder"
-        )
-    return dict(content)

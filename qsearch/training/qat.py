@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from qsearch.allocation import Allocation
 from qsearch.compile.host import HostNetwork
+from qsearch.evaluation import Upscaler
 from qsearch.images import Pair, read_pairs
-from qsearch.metrics import Protocol, psnr
 from qsearch.models.checkpoints import read_state_dict, save_weights
 from qsearch.models.loaded import LoadedModel
 from qsearch.network import CalibratedNetwork
@@ -25,7 +24,8 @@ from qsearch.quant.changes import measure_changes, total_change
 from qsearch.quant.finetuned import FineTuned, fingerprint
 from qsearch.quant.free import FloatTwin, FreeTwin
 from qsearch.quant.odd import OddTwin
-from qsearch.training.loop import CHECKPOINT, Loop, checked_checkpoint
+from qsearch.training.checkpoint import CHECKPOINT, checked_checkpoint
+from qsearch.training.loop import Loop
 from qsearch.training.patches import Patches
 from qsearch.training.settings import Levels, QuantizedSettings
 from qsearch.training.start import calibrated_start, maximum_start
@@ -76,15 +76,14 @@ def train_quantized(
     run = _Run(network, allocation, settings, output, data, pairs, console, start)
     run.begin()
     run.train()
-    protocol = Protocol("y", model.upscale, pairs[0].lr_source) if pairs else "no validation images"
     exact = settings.levels == "exact-zero"
     return QuantizedResult(
         FineTuned.load(output / TRAINED) if exact else None,
         None if exact else run.compared(),
         output / (TRAINED if exact else COMPARED),
         run.state.best_psnr_db,
-        str(protocol),
-        run.state.best_iteration,
+        run.protocol,
+        run.kept_iteration,
     )
 
 
@@ -93,6 +92,7 @@ class _Run(Loop):
 
     settings: QuantizedSettings
     averaged: FreeTwin
+    begins_trained = True
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class _Run(Loop):
         console: Console,
         start: FineTuned | None,
     ) -> None:
-        super().__init__(network.model.name, network.model.white, settings, output, data, console)
-        self.network, self.pairs = network, pairs
+        super().__init__(network.model, settings, output, data, pairs, console)
+        self.network = network
         self.identity["allocation"] = allocation.to_json()
         self.identity["network"] = fingerprint(network.calibration.graph)
         self.identity["start parameters"] = repr(start.grids) if start else ""
@@ -142,28 +142,28 @@ class _Run(Loop):
         self.network.calibration.save(folder / CALIBRATION)
 
     def loss(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """L1 to the originals and the calibration loss."""
-        loss = (self.module(lr) - hr).abs().mean() * (255.0 / self.white)
+        """L1 to the originals, to the float network's output, and the calibration loss."""
+        output, share = self.module(lr), self.settings.teacher
+        loss = (1 - share) * (output - hr).abs().mean()
+        if share:
+            with torch.no_grad():
+                taught = self.model.module(lr)
+            loss = loss + share * (output - taught).abs().mean()
+        loss = loss * (255.0 / self.white)
         if not self.counts_changes:
             return loss
         assert isinstance(self.module, FreeTwin)
         return loss + self.settings.calibration_weight * total_change(self.module, self.white)
 
-    def score(self) -> float:
-        """PSNR of the compiled integer network of the averaged weights; of what is only compared, in PyTorch."""
-        if not self.pairs:
-            return float("nan")
-        upscale = self.network.model.upscale
-        if self.settings.levels == "exact-zero":
-            program = self.network.program(self.averaged.allocation, self.averaged.finetuned())
-            if self.host is None:
-                self.host = HostNetwork(program, torch.get_num_threads())
-            self.host.set_program(program)
-            upscale_image = self.host.run
-        else:
-            upscale_image = LoadedModel(self.averaged, "", "", upscale, self.white).run
-        protocol = Protocol("y", upscale)
-        return float(np.mean([psnr(upscale_image(pair.lr), pair.hr, protocol) for pair in self.pairs]))
+    def upscaler(self) -> Upscaler:
+        """The compiled integer network of the averaged weights; what is only compared, in PyTorch."""
+        if self.settings.levels != "exact-zero":
+            return LoadedModel(self.averaged, "", "", self.model.upscale, self.white).run
+        program = self.network.program(self.averaged.allocation, self.averaged.finetuned())
+        if self.host is None:
+            self.host = HostNetwork(program, torch.get_num_threads())
+        self.host.set_program(program)
+        return self.host.run
 
     def keep(self) -> None:
         """Replace the parameters' file."""
@@ -175,4 +175,4 @@ class _Run(Loop):
     def compared(self) -> LoadedModel:
         """The network that was kept, where it is only for comparison."""
         self.averaged.load_state_dict(read_state_dict(self.output / COMPARED))
-        return LoadedModel(self.averaged, self.name, "twin", self.network.model.upscale, self.white)
+        return LoadedModel(self.averaged, self.name, "twin", self.model.upscale, self.white)

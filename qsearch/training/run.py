@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
+from qsearch.evaluation import Upscaler
 from qsearch.images import Pair, read_pairs
-from qsearch.metrics import Protocol, psnr
 from qsearch.models.checkpoints import save_weights
 from qsearch.models.loaded import LoadedModel
-from qsearch.training.loop import CHECKPOINT, Loop
+from qsearch.training.checkpoint import CHECKPOINT
+from qsearch.training.loop import Loop
 from qsearch.training.patches import Patches
 from qsearch.training.settings import TrainingSettings
 
@@ -57,8 +57,7 @@ def train(
     run = _Run(model, settings, output, data, pairs, console)
     run.begin()
     run.train()
-    protocol = Protocol("y", model.upscale, pairs[0].lr_source) if pairs else "no validation images"
-    return TrainingResult(output / WEIGHTS, run.state.best_psnr_db, str(protocol), run.state.best_iteration)
+    return TrainingResult(output / WEIGHTS, run.state.best_psnr_db, run.protocol, run.kept_iteration)
 
 
 class _Run(Loop):
@@ -73,8 +72,7 @@ class _Run(Loop):
         pairs: list[Pair],
         console: Console,
     ) -> None:
-        super().__init__(model.name, model.white, settings, output, data, console)
-        self.model, self.pairs = model, pairs
+        super().__init__(model, settings, output, data, pairs, console)
         module = copy.deepcopy(model.module).train().requires_grad_(True)
         self.take(module, _parameter_groups(module, model.white))
 
@@ -82,13 +80,9 @@ class _Run(Loop):
         """L1 to the originals."""
         return (self.module(lr) - hr).abs().mean() * (255.0 / self.white)
 
-    def score(self) -> float:
-        """PSNR of the averaged float network."""
-        if not self.pairs:
-            return float("nan")
-        averaged = LoadedModel(self.averaged, "", "", self.model.upscale, self.white)
-        protocol = Protocol("y", self.model.upscale)
-        return float(np.mean([psnr(averaged.run(pair.lr), pair.hr, protocol) for pair in self.pairs]))
+    def upscaler(self) -> Upscaler:
+        """The averaged float network."""
+        return LoadedModel(self.averaged, "", "", self.model.upscale, self.white).run
 
     def keep(self) -> None:
         """Replace the weights file."""

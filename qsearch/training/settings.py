@@ -49,6 +49,9 @@ class QuantizedSettings(TrainingSettings):
     """Learning rate of the logarithms of intervals, as a multiple of that of the weights."""
     calibration_weight: float = 0.3
     """Weight of FQSR's calibration loss: the sum of what the quantizers change."""
+    teacher: float = 0.0
+    """Share of the float network's output in what is learned; the rest is the original. With originals that are worse
+    than those the network was trained on, 1 keeps it from learning their faults."""
     start: Literal["maximum", "calibration"] = "maximum"
     """First steps of activations: by the moving average of the maximum, or as post-training quantization has them."""
     start_iterations: int = 20
@@ -63,6 +66,8 @@ class QuantizedSettings(TrainingSettings):
         for name in ("interval_unit", "calibration_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise QsearchError(f"training: {name} must not be negative, not {getattr(self, name)}")
+        if not 0 <= self.teacher <= 1:
+            raise QsearchError(f"training: teacher must be 0 to 1, not {self.teacher}")
         if self.start_iterations < 1:
             raise QsearchError(f"training: start_iterations must be positive, not {self.start_iterations}")
         if self.start not in ("maximum", "calibration"):
@@ -77,7 +82,7 @@ def learning_rate(settings: TrainingSettings, iteration: int) -> float:
     return settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * iteration / settings.iterations))
 
 
-def quantized_settings(intervals: str, levels: str, calibration_weight: float, **common: Any) -> QuantizedSettings:
+def quantized_settings(intervals: str, **common: Any) -> QuantizedSettings:
     """Settings in the words of the command line: `intervals` are maximum, calibration or fixed."""
     if intervals not in ("maximum", "calibration", "fixed"):
         raise QsearchError(f"--intervals must be maximum, calibration or fixed, not {intervals!r}")
@@ -85,6 +90,4 @@ def quantized_settings(intervals: str, levels: str, calibration_weight: float, *
         **common,
         learned_intervals=intervals != "fixed",
         start="maximum" if intervals == "maximum" else "calibration",
-        levels=levels,  # type: ignore[arg-type]
-        calibration_weight=calibration_weight,
     )

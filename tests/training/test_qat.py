@@ -26,7 +26,7 @@ from qsearch.network import CalibratedNetwork
 from qsearch.quant.finetuned import FineTuned
 from qsearch.run import Run
 from qsearch.training import QuantizedSettings, train_quantized
-from qsearch.training.loop import CHECKPOINT
+from qsearch.training.checkpoint import CHECKPOINT
 from qsearch.training.qat import COMPARED, TRAINED
 from tests.command_line import refuse, succeed
 from tests.tiny import TINY
@@ -70,6 +70,36 @@ def test_low_bits_recover_and_the_integer_network_is_measured(
     host.set_program(network.program(wanted, result.parameters))
     assert quality() == result.psnr_db
     assert result.psnr_db > before + 0.5
+
+
+def test_training_never_ends_worse_than_it_began(photographs: Path, network: CalibratedNetwork, tmp_path: Path) -> None:
+    wanted = uniform(network.sites, 8, 8)
+    start = train_quantized(network, wanted, [photographs], tmp_path / "start", changed(iterations=150))
+    assert start.parameters is not None
+    pairs = read_pairs(photographs, 2)
+    host = HostNetwork(network.program(wanted, start.parameters), 1)
+    began = float(np.mean([psnr(host.run(pair.lr), pair.hr, Protocol("y", 2)) for pair in pairs]))
+    steep = changed(iterations=2, learning_rate=5.0)
+    result = train_quantized(
+        network, wanted, [photographs], tmp_path / "run", steep, photographs, start=start.parameters
+    )
+    assert (result.iteration, result.psnr_db) == (0, began)
+
+
+def test_a_teacher_holds_the_network_to_its_float_output(
+    photographs: Path, network: CalibratedNetwork, tmp_path: Path
+) -> None:
+    pairs, distances = read_pairs(photographs, 2), []
+    for teacher in (0.0, 1.0):
+        settings = changed(iterations=60, teacher=teacher, calibration_weight=0.0)
+        result = train_quantized(
+            network, uniform(network.sites, 8, 8), [photographs], tmp_path / f"{teacher}", settings
+        )
+        assert result.parameters is not None
+        host = HostNetwork(network.program(result.parameters.allocation, result.parameters), 1)
+        errors = [host.run(pair.lr).astype(float) - network.model.run(pair.lr) for pair in pairs]
+        distances.append(float(np.mean([np.abs(error).mean() for error in errors])))
+    assert distances[1] < distances[0] / 2
 
 
 def test_an_artefact_gives_the_trained_networks_bytes(photographs: Path, tmp_path: Path) -> None:
@@ -237,7 +267,7 @@ def test_what_does_not_fit_is_one_line(photographs: Path, network: CalibratedNet
 
 @pytest.mark.parametrize(
     "change",
-    [{"interval_unit": -1.0}, {"calibration_weight": float("nan")}, {"start": "zero"}, {"levels": "none"},
+    [{"interval_unit": -1.0}, {"calibration_weight": float("nan")}, {"teacher": 1.5}, {"start": "zero"}, {"levels": "none"},
      {"start_iterations": 0}],
 )  # fmt: skip
 def test_impossible_settings_are_named(change: dict[str, object]) -> None:
