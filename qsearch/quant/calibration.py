@@ -1,7 +1,7 @@
 """Calibration: what every site sees on low-resolution images, without any ground truth."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from qsearch.allocation import Observer, SiteAllocation
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
-from qsearch.images import stretched
+from qsearch.images import resize_bicubic, stretched
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
 from qsearch.passes.rewrite import copy_graph, module_of
@@ -29,7 +29,7 @@ CROP = 96
 SAMPLE_SHARE = 64
 """One value in so many enters the histogram; the range is that of all values."""
 MIN_SIDE = 16
-COLOUR_AREAS, COLOUR_SIDE = 2, 12
+AREAS, AREA_SIDE = 2, 12
 
 
 DEFAULT_OBSERVER: Observer = "mse"
@@ -117,15 +117,15 @@ def calibrate(
 ) -> Calibration:
     """Equalize the channels of `graph`, run it on one crop of each image (uint8 [H, W, 3]), keep what sites see.
 
-    Each crop is seen as it is, and its middle once more with the contrast stretched to full black and white, so that
-    the statistics also cover bright and dark pictures that the images happen to lack.
+    Each crop is seen as it is and in views that also cover pictures which the images happen to lack: of full contrast,
+    of edges between black and white, and of saturated colours.
     Raises `QsearchError` without images, for images under 16 pixels, and naming the site of a NaN.
     """
     if not images:
         raise QsearchError("calibration needs at least one low-resolution image; the folder holds none")
     random = np.random.default_rng(seed)
     crops = _crops(images, random)
-    seen = [_to_input(view, white) for crop in crops for view in (crop, stretched(_middle(crop)), _colours(random))]
+    seen = [_to_input(view, white) for crop in crops for view in _views(crop, random)]
     steps = 2 * len(seen)
     # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
     ranges = ChannelRanges(_channels_last(graph))
@@ -170,10 +170,17 @@ def _middle(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return crop[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
-def _colours(random: np.random.Generator) -> NDArray[np.uint8]:
-    """Flat areas of black, white and the fully saturated colours, which photographs hardly hold."""
-    corners = random.integers(0, 2, (COLOUR_AREAS, COLOUR_AREAS, 3), dtype=np.uint8) * np.uint8(255)
-    return corners.repeat(COLOUR_SIDE, 0).repeat(COLOUR_SIDE, 1)
+def _views(crop: NDArray[np.uint8], random: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+    """A crop, its middle with full contrast, and what photographs hardly hold: edges of black and white, as of text,
+    and saturated colours.
+
+    Colours run into each other: edges between them would overshoot so far that all else lost half of its steps.
+    """
+    yield crop
+    yield stretched(_middle(crop))
+    black_and_white, colours = (255 * random.integers(0, 2, (AREAS, AREAS, n), dtype=np.uint8) for n in (1, 3))
+    yield black_and_white.repeat(AREA_SIDE, 0).repeat(AREA_SIDE, 1).repeat(3, 2)
+    yield resize_bicubic(colours, AREA_SIDE)
 
 
 def _to_input(image: NDArray[np.uint8], white: float) -> Tensor:

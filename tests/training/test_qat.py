@@ -267,8 +267,8 @@ def test_what_does_not_fit_is_one_line(photographs: Path, network: CalibratedNet
 
 @pytest.mark.parametrize(
     "change",
-    [{"interval_unit": -1.0}, {"calibration_weight": float("nan")}, {"teacher": 1.5}, {"start": "zero"}, {"levels": "none"},
-     {"start_iterations": 0}],
+    [{"interval_unit": -1.0}, {"calibration_weight": float("nan")}, {"teacher": 1.5}, {"start": "zero"},
+     {"levels": "none"}, {"start_iterations": 0}],
 )  # fmt: skip
 def test_impossible_settings_are_named(change: dict[str, object]) -> None:
     with pytest.raises(QsearchError, match=next(iter(change))):
