@@ -81,13 +81,12 @@ class Variant:
 
 RATES = {"8-8-8": 1e-3, "6-6-8": 2e-3, "4-4-8": 5e-3, "3-3-8": 5e-3}
 """Peak of the relative learning rate: fewer bits need larger steps before a weight changes its integer."""
-CALIBRATED = ("start", "calibration")
 VARIANTS = {
     "float": Variant("float, trained alike", "8-8-8", (("levels", "float"),)),
-    "8-8-8": Variant("8/8/8", "8-8-8", (CALIBRATED,)),
-    "6-6-8": Variant("6/6/8", "6-6-8", (CALIBRATED,)),
-    "4-4-8": Variant("4/4/8", "4-4-8", (CALIBRATED,)),
-    "3-3-8": Variant("3/3/8", "3-3-8", (CALIBRATED,)),
+    "8-8-8": Variant("8/8/8", "8-8-8"),
+    "6-6-8": Variant("6/6/8", "6-6-8"),
+    "4-4-8": Variant("4/4/8", "4-4-8"),
+    "3-3-8": Variant("3/3/8", "3-3-8"),
     "fixed": Variant("fixed intervals", "4-4-8", (("learned_intervals", False), ("calibration_weight", 0.0))),
     "learned": Variant("learned intervals", "4-4-8", (("calibration_weight", 0.0),)),
     "sqcl": Variant("learned intervals, calibration loss", "4-4-8"),
@@ -103,8 +102,8 @@ training images (bsd200, t91), Adam along a cosine from {rates} (relative), L1 p
 in batches of {srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px. Weights,
 inputs and skip operands have the bits of the row, first and last layer included; the image has 8. PSNR in dB of the
 compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the same
-bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images. Protocol:
-{protocol}.
+bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where the
+trainings begin; all keep what is best on crops of DIV2K's validation images. Protocol: {protocol}.
 
 | network | bits | {head} |
 |---|---|{rules}|
@@ -115,7 +114,7 @@ Wanted: at most {limits} dB below float. Gain of training over fine-tuned PTQ: a
 ## What brings it, at 4/4/8
 
 Each row trained for as long; the first intervals are the moving average of the maximum over 20 batches, as in FQSR,
-where the networks above begin at those of post-training quantization.
+where the networks above begin at the parameters of fine-tuned post-training quantization.
 
 | network | training | {sets} |
 |---|---|{set_rules}|
@@ -178,17 +177,20 @@ def measured(name: str, data: Path, runs: Path, iterations: int, limit: int | No
         allocation = parse_bits(f"fqsr-{variant.bits}", calibrated.sites)
         settings = settings_of(network, variant, iterations)
         output = runs / name / f"{key}-{iterations}"
-        result = train_quantized(calibrated, allocation, folders, output, settings, console=console)
+        tuned = None
+        if key in RESULTS:
+            kept = runs / name / f"ptq-{key}.pt"
+            tuned = finetune(calibrated.calibration, allocation, images, tuning, checkpoint=kept)
+        result = train_quantized(
+            calibrated, allocation, folders, output, settings, data / "validation", console, start=tuned
+        )
         if result.parameters is None:
             assert result.network is not None
             found["trained"][key] = scores(result.network, sets, upscale)
             continue
         found["trained"][key] = of_program(calibrated.program(allocation, result.parameters))
-        if key in RESULTS:
+        if tuned is not None:
             found["ptq"][key] = of_program(calibrated.program(allocation))
-            tuned = finetune(
-                calibrated.calibration, allocation, images, tuning, checkpoint=runs / name / f"ptq-{key}.pt"
-            )
             found["finetuned"][key] = of_program(calibrated.program(allocation, tuned))
             found["skips"][key] = _skips(calibrated, allocation, result.parameters, sets)
             found["memory"][key] = _memory(calibrated, allocation)
