@@ -80,8 +80,8 @@ on 100 crops of DIV2K's validation images.
 
 PTQ: {calibration} images for calibration, quantizers fine-tuned on {images} low-resolution DIV2K images; with default
 settings alone it is {plain}. QAT: from there, {qat_iterations} iterations of {qat_batch} patches of {qat_patch} px of
-the 291 training images, relative rate {qat_rate:g}, towards the output of the float network (`--teacher 1`): the authors
-trained on better originals, and these make even the float network worse. Kept is what is best on DIV2K's crops.
+the 291 training images, relative rate {qat_rate:g}, towards the output of the float network (`--teacher 1`): the
+authors trained on better originals, and these make even the float network worse. Kept is what is best on DIV2K's crops.
 
 ## Residuals
 
