@@ -1,14 +1,13 @@
 """The three costs that are kept apart: BitOPs, FQSR's own count, and bytes."""
 
 from qsearch.cost.activations import peak_bytes
-from qsearch.cost.bitops import bitops, bitops_terms, float_bitops, weight_bytes
+from qsearch.cost.bitops import bitops, float_bitops, weight_bytes
 from qsearch.cost.fqsr import live_maps, memory_mb, ops_fqsr
 from qsearch.cost.layers import Layer, layers
 
 __all__ = [
     "Layer",
     "bitops",
-    "bitops_terms",
     "float_bitops",
     "layers",
     "live_maps",

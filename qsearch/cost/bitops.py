@@ -29,8 +29,3 @@ def weight_bytes(layers: Sequence[Layer], allocation: Allocation) -> int:
 
 def _bits(allocation: Allocation, layer: Layer, role: str) -> int:
     return allocation.bits(f"{layer.name}.{role}")
-
-
-def bitops_terms(layers: Sequence[Layer]) -> list[tuple[str, str, int]]:
-    """(weight site, input site, MACs) of every convolution: the terms of the bilinear form `bitops`."""
-    return [(f"{layer.name}.weight", f"{layer.name}.input", layer.macs) for layer in layers]

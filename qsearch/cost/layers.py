@@ -22,7 +22,6 @@ class Layer:
     out_values: int
     """Values of its output."""
     identity: bool
-    skips: int
 
 
 def layers(graph: GraphModule, height: int, width: int) -> list[Layer]:
@@ -44,7 +43,7 @@ class _Shapes(Interpreter):
         module = module_of(self.module, n)  # type: ignore[arg-type]
         args, _ = self.fetch_args_kwargs_from_env(n)
         if isinstance(module, FusedConv):
-            return self._convolution(module, args[0], len(args) - 1)
+            return self._convolution(module, args[0])
         if isinstance(module, nn.PixelShuffle):
             r = module.upscale_factor
             c, h, w = args[0].shape[1:]
@@ -58,14 +57,12 @@ class _Shapes(Interpreter):
             return args[0]
         return super().run_node(n)
 
-    def _convolution(self, conv: FusedConv, x: torch.Tensor, skips: int) -> torch.Tensor:
+    def _convolution(self, conv: FusedConv, x: torch.Tensor) -> torch.Tensor:
         out_channels, per_group, kh, kw = conv.weight.shape
         rows = (x.shape[2] + 2 * conv.padding[0] - kh) // conv.stride + 1
         columns = (x.shape[3] + 2 * conv.padding[1] - kw) // conv.stride + 1
         values = out_channels * rows * columns
         self.found.append(
-            Layer(
-                conv.name, values * per_group * kh * kw, conv.weight.numel(), out_channels, values, conv.identity, skips
-            )
+            Layer(conv.name, values * per_group * kh * kw, conv.weight.numel(), out_channels, values, conv.identity)
         )
         return torch.empty(1, out_channels, rows, columns, device="meta")
