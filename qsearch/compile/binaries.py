@@ -25,8 +25,8 @@ def build_binaries(
     """Write the executable, the header, the static library and `params.bin` to `folder`.
 
     `kernels` are the ELF objects of the plan's kernels by their symbol, `engine` is what calls them (by default the
-    linked functions themselves), `traversal` how images go through it (by default whole or in tiles). `triple` is the executable's; the library's may name another C library, but no other
-    architecture.
+    linked functions themselves), `traversal` is how images go through them (by default whole or in tiles). `triple` is
+    the executable's; the library's may name another C library, but no other architecture.
     """
     name = interface.name
     engine, traversal = engine or glue.LinkedKernels(), traversal or glue.WholeImages()

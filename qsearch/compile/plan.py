@@ -134,8 +134,8 @@ class Plan:
 def build(program: GraphModule, isa: str, choose: "Choose | None" = None, shrinks: bool = False) -> Plan:
     """The plan of an integer program, with parameters packed for `isa` (a key of `kernels.ISAS`).
 
-    `choose` picks every layer's algorithm, by default `kernels.plain`. With `shrinks` the output may be smaller than the
-    image; `upscale` is then 0.
+    `choose` picks every layer's algorithm, by default `kernels.plain`. With `shrinks` the output may be smaller than
+    the image; `upscale` is then 0.
 
     Raises `QsearchError` naming the node that no kernel can compute.
     """

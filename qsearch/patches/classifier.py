@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
@@ -96,14 +96,13 @@ class Classifier:
                 "m": m,
                 "bounds": torch.tensor([0, 0, 255], dtype=torch.int32),
             }
-            nodes = {}
+            nodes: dict[str, Node] = {}
             for name, tensor in parameters.items():
                 root.register_buffer(f"layer{index}_{name}", tensor.clone())
                 nodes[name] = graph.get_attr(f"layer{index}_{name}")
-            operands = (value, *(nodes[name] for name in ("weight", "bias", "shift", "pad")), 2, (1, 1))
-            acc = graph.create_node("call_function", ops.conv_acc, operands, name=f"layer{index}_acc")
-            operands = (acc, nodes["m"], nodes["m"], nodes["bounds"])
-            value = graph.create_node("call_function", ops.requantize, operands, name=f"layer{index}")
+            read = (value, nodes["weight"], nodes["bias"], nodes["shift"], nodes["pad"], 2, (1, 1))
+            acc = graph.create_node("call_function", ops.conv_acc, read, name=f"layer{index}")
+            value = graph.call_function(ops.requantize, (acc, nodes["m"], nodes["m"], nodes["bounds"]))
             pad = 0
         graph.output(value)
         return GraphModule(root, graph)

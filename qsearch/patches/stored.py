@@ -82,7 +82,6 @@ class StoredPatches:
         levels: Sequence[Level],
         layout: Layout,
         policy: EdgeRule | Clustering,
-        model: str = "",
         score: Mapping[str, Any] | None = None,
     ) -> "StoredPatches":
         """What `PatchNetwork` does with the same arguments; raises `QsearchError` for networks with strides."""
@@ -90,7 +89,7 @@ class StoredPatches:
             StoredLevel(level.name, level.allocation, level.program(network), _bitops_per_pixel(network, level))
             for level in levels
         )
-        return StoredPatches(model or network.model.name, network.model.upscale, layout, policy, stored, score or {})
+        return StoredPatches(network.model.name, network.model.upscale, layout, policy, stored, score or {})
 
     def executor(self, threads: int | None = None) -> PatchPrograms:
         """Runs images on the compiled kernels of this machine."""
@@ -174,9 +173,7 @@ def _reference(program: GraphModule) -> Callable[[Image], Image]:
 def _bitops_per_pixel(network: CalibratedNetwork, level: Level) -> int:
     one, two = (cost.bitops(network.layers((16, width)), level.allocation) for width in (16, 32))
     if two != 2 * one or one % 256:
-        raise QsearchError(
-            f"{network.model.name} cannot run by patches: that needs padded convolutions without strides"
-        )
+        raise QsearchError(f"{network.model.name} cannot run by patches: it needs padded convolutions without strides")
     return one // 256
 
 

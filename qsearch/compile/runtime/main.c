@@ -31,6 +31,7 @@ static const char *usage =
     "  --size WxH    size of the image of --bench and --profile (default 320x180)\n"
 #ifdef QS_PATCHED
     "  --decisions   print what is decided for every patch of IN as JSON; there is no OUT\n"
+    "Time depends on the image: --bench and --profile may be given IN instead of --size (default: noise).\n"
 #endif
     "The bytes of the output do not depend on threads, tiles and memory.\n";
 
@@ -113,7 +114,11 @@ static int parse(int argc, char **argv, options *o) {
     if (!good) return 1 + fail(argv[0], name, "needs a positive number (or WxH for --raw and --size); see --help");
     i++;
   }
-  if (o->num_files != (o->rounds ? 0 : 2 - o->decisions))
+  int wanted = o->rounds ? 0 : 2 - o->decisions;
+#ifdef QS_PATCHED
+  if (o->rounds && o->num_files == 1) wanted = 1;
+#endif
+  if (o->num_files != wanted)
     return 1 + fail(argv[0], NULL,
                     o->rounds      ? "--bench and --profile take no files"
                     : o->decisions ? "--decisions needs an input and no output"
@@ -227,9 +232,11 @@ int main(int argc, char **argv) {
   const char *wrong = QS_NAME(unsupported)();
   if (wrong) return fail(argv[0], NULL, wrong), EXIT_UNSUPPORTED;
   qs_image in = {o.width ? o.width : 320, o.height ? o.height : 180, NULL}, out;
-  wrong = !o.rounds ? qs_image_read(o.files[0], o.raw, &in) : qs_image_new(&in, in.width, in.height) ? "no memory" : NULL;
-  if (wrong) return fail(argv[0], o.rounds ? "--size" : o.files[0], wrong);
-  if (o.rounds) fill(&in);
+  wrong = o.num_files                              ? qs_image_read(o.files[0], o.raw, &in)
+          : qs_image_new(&in, in.width, in.height) ? "no memory"
+                                                   : NULL;
+  if (wrong) return fail(argv[0], o.num_files ? o.files[0] : "--size", wrong);
+  if (!o.num_files) fill(&in);
   if (qs_image_new(&out, in.width * QS_NAME(UPSCALE), in.height * QS_NAME(UPSCALE)))
     return fail(argv[0], o.files[0], "image too large for the memory");
   QS_NAME(context) *context = QS_NAME(create)(o.threads);
