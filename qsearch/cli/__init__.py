@@ -6,7 +6,7 @@ from importlib import import_module
 from qsearch.cli.app import app
 from qsearch.errors import QsearchError
 
-for _commands in ("networks", "searches", "artefacts", "devices"):
+for _commands in ("networks", "patches", "searches", "artefacts", "devices"):
     import_module(f"{__name__}.{_commands}")  # adds its commands, in the order of the help
 
 

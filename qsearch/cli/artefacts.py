@@ -16,12 +16,14 @@ from qsearch.cli.app import (
     parse_share,
     parse_size,
 )
+from qsearch.errors import QsearchError
 
 
 @app.command("compile")
 def compile_command(
     source: Annotated[
-        Path, typer.Argument(help="A run folder (its selected point) or a folder that `quantize` wrote.")
+        Path,
+        typer.Argument(help="A run folder (its selected point) or a folder that `quantize` or `patches` wrote."),
     ],
     out: OutOption,
     point: Annotated[
@@ -96,15 +98,34 @@ def bench(
 @app.command()
 def upscale(
     photo: Annotated[Path, typer.Argument(help="Any picture; any size, through tiles.")],
-    artefact: Annotated[Path, typer.Option(help="Folder of an artefact.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Result; its suffix is the format.")],
+    artefact: Annotated[Path | None, typer.Option(help="Folder of an artefact.")] = None,
+    patches: Annotated[
+        Path | None, typer.Option(help="Instead: a folder that `patches` wrote; it runs in this process.")
+    ] = None,
+    show_bits: Annotated[
+        Path | None,
+        typer.Option(help="With --patches: also a picture with bits, clusters and references drawn over the result."),
+    ] = None,
     tile: Annotated[
         int | None, typer.Option(min=1, help="Longest side of a tile in input pixels; by memory by default.")
     ] = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Upscale a picture with a compiled artefact."""
+    """Upscale a picture with a compiled artefact, or with a configuration of patches that shows its decisions."""
+    if (artefact is None) == (patches is None):
+        raise QsearchError("give either --artefact or --patches")
+    if patches is not None:
+        from qsearch.commands.patches import upscale_with_bits
+
+        if tile is not None:
+            raise QsearchError("--tile goes with --artefact: patches have their own size")
+        finish(upscale_with_bits(photo, patches, out, show_bits, threads, console))
+        return
+    if show_bits is not None:
+        raise QsearchError("--show-bits goes with --patches; the artefact of patches is such a folder, too")
     from qsearch.compile.run_artefact import upscale as run_upscale
 
+    assert artefact is not None
     result = run_upscale(artefact, photo, out, threads, tile)
     finish({"out": str(result.path), "height": result.height, "width": result.width})

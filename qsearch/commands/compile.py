@@ -13,6 +13,7 @@ from qsearch.commands.quantize import ALLOCATION, SUMMARY
 from qsearch.commands.search import selected_point
 from qsearch.compile.artefact import build_artefact
 from qsearch.compile.host import HostNetwork
+from qsearch.compile.manifest import PATCHES
 from qsearch.errors import QsearchError
 from qsearch.evaluation import evaluate
 from qsearch.files import read_json, require_free
@@ -27,12 +28,16 @@ def compile_source(
 ) -> dict[str, Any]:
     """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`."""
     require_free(out)
+    if (source / PATCHES).is_file():
+        return _compile_patches(source, out, target or "host", name, console)
     source = chosen_run(source)
     if (source / SUMMARY).is_file():
         return _compile_quantized(source, out, target or "host", name, console)
     if (source / CONFIG).is_file():
         return _compile_point(Run.open(source), out, point, target, name, console)
-    raise QsearchError(f"{source} is neither a run of `qsearch search` nor a folder that `qsearch quantize` wrote")
+    raise QsearchError(
+        f"{source} is neither a run of `qsearch search` nor a folder that `qsearch quantize` or `qsearch patches` wrote"
+    )
 
 
 def _compile_quantized(source: Path, out: Path, target: str, name: str | None, console: Console) -> dict[str, Any]:
@@ -49,6 +54,16 @@ def _compile_quantized(source: Path, out: Path, target: str, name: str | None, c
         choose=choice_for(device),
     )
     return _done(out, summary["score"]["psnr_y_db"], console)
+
+
+def _compile_patches(source: Path, out: Path, target: str, name: str | None, console: Console) -> dict[str, Any]:
+    from qsearch.patches.artefact import build_patch_artefact
+    from qsearch.patches.stored import StoredPatches
+
+    patches, device = StoredPatches.load(source), load_target(target)
+    prefix = name or symbol_prefix(patches.model)
+    build_patch_artefact(patches, out, device, name=prefix, choose=choice_for(device))
+    return _done(out, patches.score["psnr"]["psnr_y_db"], console)
 
 
 def _compile_point(

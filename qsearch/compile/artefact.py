@@ -8,7 +8,8 @@ machine runs or emulates the target's processor.
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +60,40 @@ def build_artefact(
     anything and a name that is no C prefix, and for an executable whose golden output differs from the integer
     reference; then nothing is left behind.
     """
-    folder = Path(folder)
     plan = build(program, target.isa)  # what needs no compiler is said before one runs
-    _check_sizes(plan)
-    minimum = plan.minimum_size()
-    interface = glue.Interface(name, *minimum, target.limits.memory_bytes or DEFAULT_MEMORY_BYTES)
-    check_memory(plan, interface.memory_limit_bytes, target.name)
-    image = golden_image(minimum) if golden is None else golden
-    existed = folder.is_dir()
-    new_folder(folder)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    check_sizes(plan)
+    interface = interface_of(plan, name, target)
+    image = golden_image(plan.minimum_size()) if golden is None else golden
+    with artefact_folder(folder) as staging:
         plan = code_budget.build(program, target.isa, target.arch, choose or tuning.for_target(target))
         compile_plan(plan, interface, target, staging)
         save_program(program, staging)
         if allocation is not None:
             allocation.save(staging / "allocation.json")
-        shutil.copy(str(glue.RUNTIME / "LICENCES.txt"), staging)
-        manifest = _manifest(plan, interface, target, model, psnr)
-        manifest["verified"] = write_golden(staging, image, name, plan.halo, _emulated_cpu(target))
-        write_manifest(staging, {**manifest, "files": digests(staging)})
+        seal(staging, plan, interface, target, image, model, psnr)
+    return Path(folder)
+
+
+def interface_of(plan: Plan, name: str, target: Target) -> glue.Interface:
+    """The interface of an artefact; raises `QsearchError` for a name that is no C prefix and for too little memory."""
+    interface = glue.Interface(name, *plan.minimum_size(), target.limits.memory_bytes or DEFAULT_MEMORY_BYTES)
+    check_memory(plan, interface.memory_limit_bytes, target.name)
+    return interface
+
+
+@contextmanager
+def artefact_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path`, which becomes `path` when the block ends well; else nothing is left of it.
+
+    `path` itself is there from the beginning, so that two builds of one name cannot start. Raises `QsearchError` where
+    it holds anything or cannot be made.
+    """
+    folder = Path(path)
+    existed = folder.is_dir()
+    new_folder(folder)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield staging
         os.chmod(staging, 0o755)
         os.replace(staging, folder)
     except OSError as error:
@@ -87,7 +102,25 @@ def build_artefact(
         shutil.rmtree(staging, ignore_errors=True)
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    return folder
+
+
+def seal(
+    staging: Path,
+    plan: Plan,
+    interface: glue.Interface,
+    target: Target,
+    image: NDArray[np.uint8],
+    model: str,
+    psnr: Mapping[str, Any] | None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Complete an artefact whose binaries and reference are in `staging`: licences, golden images of `image`, and the
+    manifest, with `more` entries. Raises `QsearchError` where the executable and the reference differ.
+    """
+    shutil.copy(str(glue.RUNTIME / "LICENCES.txt"), staging)
+    manifest = {**_manifest(plan, interface, target, model, psnr), **(more or {})}
+    manifest["verified"] = write_golden(staging, image, interface.name, plan.halo, _emulated_cpu(target))
+    write_manifest(staging, {**manifest, "files": digests(staging)})
 
 
 def _manifest(
@@ -122,8 +155,8 @@ def _manifest(
     }
 
 
-def _check_sizes(plan: Plan) -> None:
-    """Tiles fit together only where every image grows by exactly `upscale`."""
+def check_sizes(plan: Plan) -> None:
+    """Raise `QsearchError` unless every image grows by exactly `upscale`: only then do tiles fit together."""
     first = max(plan.minimum_size())
     for size in range(first, first + 8):
         found = plan.sizes(size, size)[OUTPUT]
@@ -138,11 +171,13 @@ def _emulated_cpu(target: Target) -> str:
     return target.reach.cpu if isinstance(target.reach, EmulatedReach) else "max"
 
 
-def compile_plan(plan: Plan, interface: glue.Interface, target: Target, folder: Path) -> None:
+def compile_plan(
+    plan: Plan, interface: glue.Interface, target: Target, folder: Path, traversal: glue.Traversal | None = None
+) -> None:
     """Write the executable, the header, the static library and the parameters of `plan` to `folder`."""
     engine = EmbeddedProgram(GPUS[target.gpu]) if target.gpu else None
     objects = {} if target.gpu else _kernel_objects(plan, target)
-    build_binaries(plan, interface, objects, target.zig_triple, folder, engine, target.library_triple)
+    build_binaries(plan, interface, objects, target.zig_triple, folder, engine, target.library_triple, traversal)
 
 
 def _kernel_objects(plan: Plan, target: Target) -> dict[str, bytes]:

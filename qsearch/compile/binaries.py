@@ -20,23 +20,25 @@ def build_binaries(
     folder: Path,
     engine: glue.Engine | None = None,
     library_triple: str | None = None,
+    traversal: glue.Traversal | None = None,
 ) -> None:
     """Write the executable, the header, the static library and `params.bin` to `folder`.
 
     `kernels` are the ELF objects of the plan's kernels by their symbol, `engine` is what calls them (by default the
-    linked functions themselves). `triple` is the executable's; the library's may name another C library, but no other
-    architecture.
+    linked functions themselves), `traversal` is how images go through them (by default whole or in tiles). `triple` is
+    the executable's; the library's may name another C library, but no other architecture.
     """
     name = interface.name
-    engine = engine or glue.LinkedKernels()
+    engine, traversal = engine or glue.LinkedKernels(), traversal or glue.WholeImages()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         block = pack_parameters(plan)
         digest = hashlib.sha256(block.content).hexdigest()
         (work / "params.bin").write_bytes(block.content)
-        (work / f"{name}.h").write_text(glue.header(plan, interface, engine))
-        (work / "network.c").write_text(glue.network_source(plan, interface, engine, block.places, digest))
-        (work / "executable.c").write_text(glue.main_source(interface))
+        (work / f"{name}.h").write_text(glue.header(plan, interface, engine, traversal))
+        source = glue.network_source(plan, interface, engine, traversal, block.places, digest)
+        (work / "network.c").write_text(source)
+        (work / "executable.c").write_text(glue.main_source(interface, traversal))
         objects = [link.compile_c("network.c", library_triple or triple, work, Path(str(glue.RUNTIME)))]
         for kernel, code in kernels.items():
             (work / f"{kernel}.o").write_bytes(rename_symbols(code, lambda original: glue.symbol(name, original)))

@@ -1,6 +1,7 @@
 """Generates the C data of one network: its buffers, kernel calls and parameters, and its header."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Protocol
@@ -72,14 +73,49 @@ class LinkedKernels:
         return symbol(interface.name, f"__tvm_ffi_{kernel}")
 
 
+class Traversal(Protocol):
+    """How an image goes through the kernel calls of a network: the public functions that take images."""
+
+    files: tuple[str, ...]
+    """The runtime's sources that implement it, after those of the engine and of tiles."""
+    header: str
+    """The runtime's part of the public header."""
+    main_defines: tuple[str, ...]
+    """What the command line is told."""
+
+    def values(self) -> Mapping[str, object]:
+        """What `header` names between @."""
+        ...
+
+    def declarations(self, plan: Plan) -> list[str]:
+        """C that `files` refer to."""
+        ...
+
+
+class WholeImages:
+    """All steps on the whole image, or on tiles of it."""
+
+    files: tuple[str, ...] = ("whole",)
+    header = "whole.h"
+    main_defines: tuple[str, ...] = ()
+
+    def values(self) -> Mapping[str, object]:
+        """See `Traversal.values`."""
+        return {}
+
+    def declarations(self, plan: Plan) -> list[str]:
+        """See `Traversal.declarations`."""
+        return []
+
+
 def symbol(name: str, original: str) -> str:
     """The symbol in network `name` for `original` of a kernel object; functions of the C library keep theirs."""
     return f"{name}_{original}" if original.startswith(_SHIM_SYMBOLS) else original
 
 
-def header(plan: Plan, interface: Interface, engine: Engine) -> str:
+def header(plan: Plan, interface: Interface, engine: Engine, traversal: Traversal) -> str:
     """The public C header."""
-    values = {
+    values: dict[str, object] = {
         "name": interface.name,
         "upscale": plan.upscale,
         "min_height": interface.min_height,
@@ -88,12 +124,15 @@ def header(plan: Plan, interface: Interface, engine: Engine) -> str:
         "num_steps": len(plan.steps),
         "engine": engine.note and f"\n *\n * {engine.note}",
         "memory_limit": f"{interface.memory_limit_bytes >> 20} MiB",
+        **traversal.values(),
     }
-    text = (RUNTIME / "template.h").read_text()
+    text = (RUNTIME / "template.h").read_text().replace("@images@\n", (RUNTIME / traversal.header).read_text() + "\n")
     return re.sub(r"@(\w+?)@", lambda match: str(values[match[1]]), text)
 
 
-def network_source(plan: Plan, interface: Interface, engine: Engine, places: dict[str, Stored], digest: str) -> str:
+def network_source(
+    plan: Plan, interface: Interface, engine: Engine, traversal: Traversal, places: dict[str, Stored], digest: str
+) -> str:
     """The C source of the network: its data, then the runtime that interprets them.
 
     `digest` of the parameters stands in the text so that a compiler cache notices other parameters.
@@ -136,13 +175,15 @@ def network_source(plan: Plan, interface: Interface, engine: Engine, places: dic
     lines.append("};\nstatic const qs_step qs_steps[QS_NUM_STEPS] = {")
     lines += [f"  {_step(step, engine.kernel(interface, step.spec.symbol), buffers, params)}," for step in plan.steps]
     lines.append("};")
-    lines += [f'#include "{file}.c"' for file in ("text", *engine.files, "tiles", "api")]
+    lines += traversal.declarations(plan)
+    lines += [f'#include "{file}.c"' for file in ("text", *engine.files, "tiles", *traversal.files, "api")]
     return "\n".join(lines) + "\n"
 
 
-def main_source(interface: Interface) -> str:
+def main_source(interface: Interface, traversal: Traversal) -> str:
     """The C source of the executable's command line."""
     lines = [_prologue(interface), f'#define QS_NETWORK "{interface.name}"']
+    lines += [f"#define {name} 1" for name in traversal.main_defines]
     return "\n".join([*lines, '#include "text.h"', *(f'#include "{file}.c"' for file in ("ppm", "main"))]) + "\n"
 
 

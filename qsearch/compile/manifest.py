@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+PATCHES = "patches.json"
+"""In an artefact that runs by patches: how it splits images and what its levels are."""
 _KEYS = {"executable", "upscale", "halo", "golden", "latency", "files", "checksum"}
 GOLDEN = {"input": "golden/input.ppm", "output": "golden/output.ppm"}
 

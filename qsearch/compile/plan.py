@@ -131,14 +131,15 @@ class Plan:
                 raise QsearchError(f"an image of {width}x{height} pixels is too large for one run: use tiles")
 
 
-def build(program: GraphModule, isa: str, choose: "Choose | None" = None) -> Plan:
+def build(program: GraphModule, isa: str, choose: "Choose | None" = None, shrinks: bool = False) -> Plan:
     """The plan of an integer program, with parameters packed for `isa` (a key of `kernels.ISAS`).
 
-    `choose` picks every layer's algorithm, by default `kernels.plain`.
+    `choose` picks every layer's algorithm, by default `kernels.plain`. With `shrinks` the output may be smaller than
+    the image; `upscale` is then 0.
 
     Raises `QsearchError` naming the node that no kernel can compute.
     """
     from qsearch.compile.kernels import plain
     from qsearch.compile.planning import Planner
 
-    return Planner(program, isa, choose or plain).plan()
+    return Planner(program, isa, choose or plain).plan(shrinks)

@@ -45,18 +45,18 @@ class Planner:
         self.steps: list[Step] = []
         self.params: dict[str, np.ndarray] = {}
 
-    def plan(self) -> Plan:
-        """The plan of the program."""
+    def plan(self, shrinks: bool = False) -> Plan:
+        """The plan of the program; with `shrinks` of one whose output may be smaller than the image."""
         self._load_image()
         for fused in self.program.fused():
             self._add(fused)
         if OUTPUT not in self.buffers:
             raise QsearchError(f"node '{self.program.result.name}': the program must return a requantized convolution")
         scale = Fraction(self.buffers[OUTPUT].scale_num, self.buffers[OUTPUT].scale_den)
-        if scale.denominator != 1:
+        if scale.denominator != 1 and not shrinks:
             raise QsearchError(f"node '{self.program.result.name}': the output is smaller than the input image")
         buffers = with_slots(self.buffers, self.steps)
-        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, _halo(self.steps), scale.numerator)
+        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, _halo(self.steps), int(scale))
         plan.sizes(64, 64)
         return plan
 

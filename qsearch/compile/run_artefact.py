@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from qsearch.compile.emulation import CannotRunError, command, runner
-from qsearch.compile.manifest import damaged_files, read_manifest
+from qsearch.compile.manifest import PATCHES, damaged_files, read_manifest
 from qsearch.compile.ppm import decode_ppm, encode_ppm
 from qsearch.errors import QsearchError
 from qsearch.images import read_image, save_image
@@ -148,6 +148,10 @@ def _check_reference(folder: Path, image: NDArray[np.uint8], expected: NDArray[n
 
 
 def run_reference(artefact: Path | str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The output of the artefact's integer program in PyTorch, uint8 `[H·u, W·u, 3]`."""
+    """The output of the artefact's integer program in PyTorch, uint8 `[H·u, W·u, 3]`; of its programs for patches."""
+    if (Path(artefact) / PATCHES).is_file():
+        from qsearch.patches.stored import StoredPatches  # above this package: only here its files meet it
+
+        return StoredPatches.load(artefact).reference(image)
     result = run_program(load_program(artefact), torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
     return result[0].permute(1, 2, 0).contiguous().numpy()

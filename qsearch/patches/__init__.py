@@ -3,6 +3,7 @@
 After RefQSR (Lee, Yoo and Jung, 2024), whose method is the subject of the patent application US 2024/0420451 A1.
 """
 
+from qsearch.patches.artefact import build_patch_artefact
 from qsearch.patches.assign import Clusters, assign, with_random_references
 from qsearch.patches.classifier import Classifier
 from qsearch.patches.clustblock import ClustBlock, train_clustblock, training_patches
@@ -10,7 +11,15 @@ from qsearch.patches.clusters import Clustering, RandomReferences, as_decisions
 from qsearch.patches.curve import CurvePoint, PatchBank, bitops_at, static_point
 from qsearch.patches.decisions import Constant, Decisions, Policy
 from qsearch.patches.draw import draw_bits
-from qsearch.patches.execute import Level, PatchNetwork, PatchReport, PatchResult, levels_of, patch_bitops
+from qsearch.patches.execute import (
+    Level,
+    PatchNetwork,
+    PatchPrograms,
+    PatchReport,
+    PatchResult,
+    levels_of,
+    patch_bitops,
+)
 from qsearch.patches.ranges import patches_at, recalibrated
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer_training import ReferSettings, train_referenced
@@ -18,6 +27,7 @@ from qsearch.patches.referenced import ReferencedTwin, referenced_upscaler
 from qsearch.patches.rule import EdgeRule, edge_score
 from qsearch.patches.seams import seam_excess
 from qsearch.patches.split import Layout, gather, merge, overwork
+from qsearch.patches.stored import StoredLevel, StoredPatches
 
 __all__ = [
     "Classifier",
@@ -32,6 +42,7 @@ __all__ = [
     "Level",
     "PatchBank",
     "PatchNetwork",
+    "PatchPrograms",
     "PatchReport",
     "PatchResult",
     "Policy",
@@ -39,9 +50,12 @@ __all__ = [
     "RefER",
     "ReferSettings",
     "ReferencedTwin",
+    "StoredLevel",
+    "StoredPatches",
     "as_decisions",
     "assign",
     "bitops_at",
+    "build_patch_artefact",
     "draw_bits",
     "edge_score",
     "gather",

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from qsearch.errors import QsearchError
 
 Reading = Literal["A", "B"]
+SHARE_PARTS = 1_000_000
+"""Shares count in millionths, so that every machine rounds them alike."""
 Probabilities = NDArray[np.int64]
 """Integers in 0…65536 that stand for 0…1, [patches, classes]; float64 in 0…1 serves as well."""
 
@@ -59,6 +61,11 @@ def assign(probabilities: NDArray, reading: Reading = "A", share: float | None =
     return Clusters(_numbered(labels), reference)
 
 
+def parts_of(share: float) -> int:
+    """A share in millionths."""
+    return round(share * SHARE_PARTS)
+
+
 def with_random_references(clusters: Clusters, seed: int) -> Clusters:
     """The control: the same references and queries, but every query borrows from any reference of the image."""
     random = np.random.default_rng(seed)
@@ -72,7 +79,7 @@ def _by_class(probabilities: NDArray, share: float | None) -> tuple[NDArray[np.i
     reference = np.arange(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = 1 if share is None else max(1, int(np.floor(share * len(members) + 0.5)))
+        count = 1 if share is None else max(1, (2 * parts_of(share) * len(members) + SHARE_PARTS) // (2 * SHARE_PARTS))
         # A stable sort keeps the lower index first among equals.
         order = members[np.argsort(-probabilities[members, label], kind="stable")]
         chosen, queries = np.sort(order[:count]), order[count:]

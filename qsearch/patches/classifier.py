@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
 
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
@@ -80,6 +81,31 @@ class Classifier:
         weight, pixels = self.tensors["linear.weight"].long(), rows[0][1]
         products = torch.round((sums @ weight.T).double() * (self.tensors["linear.factor"] / pixels))
         return (products.long() + self.tensors["linear.bias"]).numpy()
+
+    def program(self) -> GraphModule:
+        """The convolutions as an integer program: the image in, the last map uint8 [N, C, h/8, w/8] out."""
+        root, graph = nn.Module(), Graph()
+        value, pad = graph.placeholder("image"), MID_GREY
+        for index in range(self._layers):
+            weight, bias, m = (self.tensors[f"{index}.{name}"] for name in ("weight", "bias", "m"))
+            parameters = {
+                "weight": weight,
+                "bias": bias,
+                "shift": torch.zeros_like(bias),
+                "pad": torch.full((weight.shape[1],), pad, dtype=torch.uint8),
+                "m": m,
+                "bounds": torch.tensor([0, 0, 255], dtype=torch.int32),
+            }
+            nodes: dict[str, Node] = {}
+            for name, tensor in parameters.items():
+                root.register_buffer(f"layer{index}_{name}", tensor.clone())
+                nodes[name] = graph.get_attr(f"layer{index}_{name}")
+            read = (value, nodes["weight"], nodes["bias"], nodes["shift"], nodes["pad"], 2, (1, 1))
+            acc = graph.create_node("call_function", ops.conv_acc, read, name=f"layer{index}")
+            value = graph.call_function(ops.requantize, (acc, nodes["m"], nodes["m"], nodes["bounds"]))
+            pad = 0
+        graph.output(value)
+        return GraphModule(root, graph)
 
     def macs(self, height: int, width: int) -> int:
         """Multiplications for one patch of `height` × `width` pixels."""

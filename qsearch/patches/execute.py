@@ -1,6 +1,6 @@
 """Per-patch execution: patches are gathered by level, run through their integer program, and scattered back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,60 @@ class PatchResult:
     """Pixels computed for each pixel of the image."""
 
 
+class PatchPrograms:
+    """Programs that a policy chooses among for every patch of an image.
+
+    `runs` upscale uint8 [h, w, 3] at each level, `names` say what is shown of it, and `bitops` gives the BitOPs of a
+    patch of (height, width) at every level.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Callable[[NDArray[np.uint8]], NDArray[np.uint8]]],
+        names: Sequence[str],
+        layout: Layout,
+        policy: Policy,
+        upscale: int,
+        bitops: Callable[[int, int], Sequence[int]],
+    ) -> None:
+        self.names, self.layout, self.policy, self.upscale = tuple(names), layout, policy, upscale
+        self._runs, self._bitops = tuple(runs), bitops
+
+    def run(self, image: NDArray[np.uint8]) -> PatchResult:
+        """Upscale uint8 [H, W, 3] patch by patch."""
+        height, width = image.shape[:2]
+        patches = self.layout.split(height, width)
+        decisions = self.policy.decide(image, patches)
+        decisions.check(len(patches), len(self.names))
+        results = self._run_batches(gather(image, patches), decisions)
+        merged = merge(results, patches, height, width, self.upscale)
+        decided = self.policy.bitops(patches)
+        box = patches[0].input
+        by_level = self._bitops(box.bottom - box.top, box.right - box.left)
+        total = sum(by_level[level] for level in decisions.levels) + decided
+        return PatchResult(merged, self._reports(patches, decisions), total, decided, overwork(patches, height, width))
+
+    def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
+        """One batch for each level, so that each network's parameters stay in the cache."""
+        results: dict[int, NDArray[np.uint8]] = {}
+        for level, run in enumerate(self._runs):
+            for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
+                results[index] = run(inputs[index])
+        return [results[index] for index in range(len(inputs))]
+
+    def _reports(self, patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
+        return tuple(
+            PatchReport(
+                patch.output,
+                decisions.levels[index],
+                self.names[decisions.levels[index]],
+                None if decisions.clusters is None else decisions.clusters[index],
+                None if decisions.references is None else decisions.references[index],
+            )
+            for index, patch in enumerate(patches)
+        )
+
+
 class PatchNetwork:
     """A calibrated network at several allocations, which a policy chooses among for every patch of an image.
 
@@ -89,6 +143,8 @@ class PatchNetwork:
             raise QsearchError("patches need at least one allocation")
         self.network, self.levels, self.layout, self.policy = network, tuple(levels), layout, policy
         self._hosts = [HostNetwork(level.program(network), threads) for level in self.levels]
+        names, runs = [level.name for level in self.levels], [host.run for host in self._hosts]
+        self._programs = PatchPrograms(runs, names, layout, policy, network.model.upscale, self._level_bitops)
 
     @property
     def halo(self) -> int:
@@ -97,35 +153,11 @@ class PatchNetwork:
 
     def run(self, image: NDArray[np.uint8]) -> PatchResult:
         """Upscale uint8 [H, W, 3] patch by patch."""
-        height, width = image.shape[:2]
-        patches = self.layout.split(height, width)
-        decisions = self.policy.decide(image, patches)
-        decisions.check(len(patches), len(self.levels))
-        results = self._run_batches(gather(image, patches), decisions)
-        merged = merge(results, patches, height, width, self.network.model.upscale)
-        decided = self.policy.bitops(patches)
-        total = patch_bitops(self.network, self.levels, patches, decisions) + decided
-        return PatchResult(merged, self._reports(patches, decisions), total, decided, overwork(patches, height, width))
+        return self._programs.run(image)
 
-    def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
-        """One batch for each level, so that each network's parameters stay in the cache."""
-        results: dict[int, NDArray[np.uint8]] = {}
-        for level, host in enumerate(self._hosts):
-            for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
-                results[index] = host.run(inputs[index])
-        return [results[index] for index in range(len(inputs))]
-
-    def _reports(self, patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
-        return tuple(
-            PatchReport(
-                patch.output,
-                decisions.levels[index],
-                self.levels[decisions.levels[index]].name,
-                None if decisions.clusters is None else decisions.clusters[index],
-                None if decisions.references is None else decisions.references[index],
-            )
-            for index, patch in enumerate(patches)
-        )
+    def _level_bitops(self, height: int, width: int) -> list[int]:
+        layers = self.network.layers((height, width))
+        return [cost.bitops(layers, level.allocation) for level in self.levels]
 
 
 def patch_bitops(

@@ -15,6 +15,10 @@ struct QS_NAME(context) {
   uint64_t memory_bytes;
   uint8_t *unpacked; /* parameters that are stored with fewer bits */
   double *step_ms; /* where the time of every step is added, or NULL */
+#ifdef QS_NUM_LEVELS
+  double *stage_ms; /* the same for the stages of patches.c */
+#endif
+  int first_step, end_step; /* what qs_run runs: of a network for patches, the steps of one level */
   DLTensor buffers[QS_NUM_BUFFERS];
   int64_t shapes[QS_NUM_BUFFERS][3];
   DLTensor params[QS_NUM_PARAMS];
@@ -84,7 +88,7 @@ static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int
   qs_thread_owner = context;
   qs_thread_scratch = context->pool.scratch;
   int status = 0;
-  for (int i = 0; i < QS_NUM_STEPS && status == 0; i++) {
+  for (int i = context->first_step; i < context->end_step && status == 0; i++) {
     qs_pool_plan(&context->pool, sizes[qs_steps[i].arguments[0]][0]);
     double start = context->step_ms ? qs_now_ms() : 0;
     status = qs_call(context, &qs_steps[i]);
@@ -106,6 +110,7 @@ static qs_context *qs_create(int num_threads) {
   }
   uint8_t *unpacked = context->unpacked;
   context->memory_limit = QS_MEMORY_LIMIT;
+  context->end_step = QS_NUM_STEPS;
   pthread_mutex_init(&context->error_lock, NULL);
   for (int i = 0; i < QS_NUM_BUFFERS; i++)
     context->buffers[i] = (DLTensor){NULL, {QS_DEVICE_CPU, 0}, 3, {1, 8, 1}, context->shapes[i], NULL, 0};

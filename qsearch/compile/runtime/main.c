@@ -12,7 +12,7 @@ enum { EXIT_USER = 2, EXIT_UNSUPPORTED = 3 };
 
 typedef struct {
   const char *files[2];
-  int num_files, threads, raw, rounds, profile; /* rounds: 0 for files */
+  int num_files, threads, raw, rounds, profile, decisions; /* rounds: 0 for files */
   int64_t tile, width, height, memory_mib;
 } options;
 
@@ -29,6 +29,10 @@ static const char *usage =
     "  --bench N     time N runs after a warm-up and print one JSON line\n"
     "  --profile N   the same for every layer\n"
     "  --size WxH    size of the image of --bench and --profile (default 320x180)\n"
+#ifdef QS_PATCHED
+    "  --decisions   print what is decided for every patch of IN as JSON; there is no OUT\n"
+    "Time depends on the image: --bench and --profile may be given IN instead of --size (default: noise).\n"
+#endif
     "The bytes of the output do not depend on threads, tiles and memory.\n";
 
 static void say(int handle, const char *text) {
@@ -86,6 +90,12 @@ static int parse(int argc, char **argv, options *o) {
       o->files[o->num_files++] = name;
       continue;
     }
+#ifdef QS_PATCHED
+    if (strcmp(name, "--decisions") == 0) {
+      o->decisions = 1;
+      continue;
+    }
+#endif
     int raw = strcmp(name, "--raw") == 0;
     if (raw || strcmp(name, "--size") == 0)
       o->raw |= raw, good = parse_size(value, o);
@@ -104,9 +114,15 @@ static int parse(int argc, char **argv, options *o) {
     if (!good) return 1 + fail(argv[0], name, "needs a positive number (or WxH for --raw and --size); see --help");
     i++;
   }
-  if (o->num_files != (o->rounds ? 0 : 2))
+  int wanted = o->rounds ? 0 : 2 - o->decisions;
+#ifdef QS_PATCHED
+  if (o->rounds && o->num_files == 1) wanted = 1;
+#endif
+  if (o->num_files != wanted)
     return 1 + fail(argv[0], NULL,
-                    o->rounds ? "--bench and --profile take no files" : "needs an input and an output; see --help");
+                    o->rounds      ? "--bench and --profile take no files"
+                    : o->decisions ? "--decisions needs an input and no output"
+                                   : "needs an input and an output; see --help");
   if (o->width && o->raw == (o->rounds > 0))
     return 1 + fail(argv[0], o->raw ? "--raw" : "--size", o->raw ? "--bench has --size" : "a raw image has --raw");
   return 0;
@@ -145,6 +161,10 @@ static int64_t peak_rss_bytes(void) {
   return kib * 1024;
 }
 
+#ifdef QS_PATCHED
+#include "decisions.c"
+#endif
+
 /* The end of a JSON line. */
 static void print_conditions(const char *before, const QS_NAME(context) * context, const qs_image *in,
                              const options *o) {
@@ -173,13 +193,23 @@ static int bench(QS_NAME(context) * context, const qs_image *in, qs_image *out, 
 
 static int profile(QS_NAME(context) * context, const qs_image *in, qs_image *out, const options *o) {
   double step_ms[QS_NAME(NUM_STEPS)] = {0};
+#ifdef QS_PATCHED
+  double stage_ms[QS_NAME(NUM_STAGES)] = {0};
+#endif
   for (int i = -1; i < o->rounds; i++) {
     int status = i == 0 ? QS_NAME(set_profile)(context, step_ms) : 0;
+#ifdef QS_PATCHED
+    if (i == 0) QS_NAME(set_stage_profile)(context, stage_ms);
+#endif
     if (status == 0)
       status = QS_NAME(upscale_image)(context, in->pixels, in->height, in->width, out->pixels, o->tile);
     if (status) return status;
   }
-  print("{\"network\": \"%s\", \"steps\": [", QS_NETWORK);
+  print("{\"network\": \"%s\", ", QS_NETWORK);
+#ifdef QS_PATCHED
+  print_stages(stage_ms, o->rounds);
+#endif
+  print("\"steps\": [");
   for (int i = 0; i < QS_NAME(NUM_STEPS); i++)
     print("%s{\"name\": \"%s\", \"latency_ms\": %f}", i ? ", " : "", QS_NAME(step_name)(i), step_ms[i] / o->rounds);
   print_conditions("], ", context, in, o);
@@ -202,19 +232,25 @@ int main(int argc, char **argv) {
   const char *wrong = QS_NAME(unsupported)();
   if (wrong) return fail(argv[0], NULL, wrong), EXIT_UNSUPPORTED;
   qs_image in = {o.width ? o.width : 320, o.height ? o.height : 180, NULL}, out;
-  wrong = !o.rounds ? qs_image_read(o.files[0], o.raw, &in) : qs_image_new(&in, in.width, in.height) ? "no memory" : NULL;
-  if (wrong) return fail(argv[0], o.rounds ? "--size" : o.files[0], wrong);
-  if (o.rounds) fill(&in);
+  wrong = o.num_files                              ? qs_image_read(o.files[0], o.raw, &in)
+          : qs_image_new(&in, in.width, in.height) ? "no memory"
+                                                   : NULL;
+  if (wrong) return fail(argv[0], o.num_files ? o.files[0] : "--size", wrong);
+  if (!o.num_files) fill(&in);
   if (qs_image_new(&out, in.width * QS_NAME(UPSCALE), in.height * QS_NAME(UPSCALE)))
     return fail(argv[0], o.files[0], "image too large for the memory");
   QS_NAME(context) *context = QS_NAME(create)(o.threads);
   if (context == NULL) return fail(argv[0], NULL, "cannot start: no memory");
   if (o.memory_mib) QS_NAME(set_memory_limit)(context, (uint64_t)o.memory_mib << 20);
-  int status = o.profile  ? profile(context, &in, &out, &o)
-               : o.rounds ? bench(context, &in, &out, &o)
-                          : QS_NAME(upscale_image)(context, in.pixels, in.height, in.width, out.pixels, o.tile);
+  int status =
+#ifdef QS_PATCHED
+      o.decisions ? print_decisions(context, &in) :
+#endif
+      o.profile   ? profile(context, &in, &out, &o)
+      : o.rounds  ? bench(context, &in, &out, &o)
+                  : QS_NAME(upscale_image)(context, in.pixels, in.height, in.width, out.pixels, o.tile);
   if (status) return fail(argv[0], o.rounds ? "--bench" : o.files[0], QS_NAME(error)(context));
-  wrong = o.rounds ? NULL : qs_image_write(o.files[1], o.raw, &out);
+  wrong = o.rounds || o.decisions ? NULL : qs_image_write(o.files[1], o.raw, &out);
   if (wrong) return fail(argv[0], o.files[1], wrong);
   QS_NAME(destroy)(context);
   return 0;

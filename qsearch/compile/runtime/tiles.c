@@ -115,13 +115,14 @@ static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t heigh
   return status;
 }
 
+/* In tiles of that side, or where it is 0, in those that need at most `limit` bytes of working memory. */
 static int qs_upscale(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
-                      int64_t tile) {
+                      int64_t tile, uint64_t limit) {
   qs_axis grid[2];
   int status = qs_check_size(context, height, width);
   if (status == 0)
     status = tile > 0 ? qs_grid_for_tile(context, height, width, tile, grid)
-                      : qs_grid_for_memory(context, height, width, context->memory_limit, grid);
+                      : qs_grid_for_memory(context, height, width, limit, grid);
   if (status) return status;
   if (grid[0].count > 1 || grid[1].count > 1) return qs_run_boxes(context, image, height, width, output, grid);
   status = qs_reserve(context, qs_host_bytes(qs_arena_bytes(height, width)));

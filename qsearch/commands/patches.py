@@ -1,0 +1,176 @@
+"""`qsearch patches`: a network at several allocations, chosen patch by patch, made, scored and stored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from qsearch import cost
+from qsearch.commands.progress import bar
+from qsearch.compile.host import HostNetwork
+from qsearch.errors import QsearchError
+from qsearch.evaluation import Score, evaluate
+from qsearch.files import require_free
+from qsearch.images import Pair, read_image, save_image
+from qsearch.models import load
+from qsearch.network import CalibratedNetwork
+from qsearch.patches import (
+    Clustering,
+    EdgeRule,
+    Layout,
+    Level,
+    PatchResult,
+    draw_bits,
+    levels_of,
+    patches_at,
+    recalibrated,
+)
+from qsearch.patches.split import Merge
+from qsearch.patches.stored import StoredPatches
+from qsearch.run import calibration_images, pairs_of
+
+POLICIES = ("edges", "clusters")
+Image = NDArray[np.uint8]
+
+
+def make_patches(
+    model: str,
+    out: Path,
+    levels: str,
+    layout: Layout,
+    policy: str,
+    share: str | None,
+    classes: int,
+    own_ranges: bool,
+    calibration: str,
+    images: str,
+    limit: int | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Calibrate `model`, train or calibrate what decides, score everything on `images` and store it in `out`.
+
+    A failure leaves nothing behind.
+    """
+    require_free(out)
+    if policy not in POLICIES:
+        raise QsearchError(f"--policy must be {' or '.join(POLICIES)}, not {policy!r}")
+    shares = _shares(share, policy, levels.count("-") + 1)
+    loaded = load(model)
+    pairs = pairs_of(images, loaded.upscale, limit)
+    lr_images = calibration_images(calibration, loaded.upscale, limit)
+    with bar(console, "calibrating") as progress:
+        network = CalibratedNetwork.make(loaded, lr_images, progress=progress)
+    chosen = levels_of(network, levels)
+    console.print(f"deciding by {policy} on {len(lr_images)} low-resolution images")
+    decides = _policy(policy, network, lr_images, layout, shares, classes)
+    if own_ranges:
+        chosen = [
+            _recalibrated(network, level, index, decides, lr_images, layout) for index, level in enumerate(chosen)
+        ]
+    stored = StoredPatches.of(network, chosen, layout, decides)
+    score = _scores(stored, network, chosen, pairs, console)
+    replace(stored, score=score).save(out)
+    return {"out": str(out), "model": model, **score}
+
+
+def upscale_with_bits(
+    photo: Path, patches: Path, out: Path, show_bits: Path | None, threads: int | None, console: Console
+) -> dict[str, Any]:
+    """Upscale a picture with a stored configuration of patches, and draw what was decided into `show_bits`."""
+    image = read_image(photo)
+    result = StoredPatches.load(patches).executor(threads).run(image)
+    save_image(out, result.image)
+    if show_bits is not None:
+        save_image(show_bits, draw_bits(result))
+    height, width = result.image.shape[:2]
+    counts = _counts(result)
+    console.print(", ".join(f"{count} patches at {name}" for name, count in counts.items()))
+    return {"out": str(out), "height": height, "width": width, "patches": counts, "bitops": result.bitops}
+
+
+def _shares(text: str | None, policy: str, levels: int) -> list[float]:
+    """Shares of the levels but the last by edges (equal by default), of references by clusters (one each: none)."""
+    try:
+        found = [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise QsearchError(f"--share {text!r} is no list of numbers such as 0.5 or 0.3,0.3") from None
+    if policy == "clusters":
+        if len(found) > 1:
+            raise QsearchError("--share is one number where clusters decide: the share of references in each")
+        return found
+    if found and len(found) != levels - 1:
+        raise QsearchError(f"--share needs a number for each of {levels} levels but the last, not {len(found)}")
+    return found or [1 / levels] * (levels - 1)
+
+
+def _policy(
+    kind: str, network: CalibratedNetwork, images: Sequence[Image], layout: Layout, shares: list[float], classes: int
+) -> EdgeRule | Clustering:
+    if kind == "edges":
+        return EdgeRule.calibrate(images, layout, shares) if shares else EdgeRule(())
+    trained = Clustering.train(network, images, layout, classes)
+    return replace(trained, share=shares[0] if shares else None)
+
+
+def _recalibrated(
+    network: CalibratedNetwork,
+    level: Level,
+    index: int,
+    policy: EdgeRule | Clustering,
+    images: Sequence[Image],
+    layout: Layout,
+) -> Level:
+    return replace(level, calibrated=recalibrated(network, patches_at(index, policy, images, layout)))
+
+
+def _scores(
+    stored: StoredPatches, network: CalibratedNetwork, levels: Sequence[Level], pairs: Sequence[Pair], console: Console
+) -> dict[str, Any]:
+    """PSNR and BitOPs (means over the images) of the patches, and of every level for whole images."""
+    results: list[PatchResult] = []
+    executor = stored.executor()
+
+    def run(image: Image) -> Image:
+        results.append(executor.run(image))
+        return results[-1].image
+
+    score = evaluate(run, pairs, stored.upscale)
+    counts = [_counts(result) for result in results]
+    total = sum(len(result.patches) for result in results)
+    shares = {level.name: sum(count.get(level.name, 0) for count in counts) / total for level in levels}
+    bitops = float(np.mean([result.bitops for result in results]))
+    static = {level.name: _static(network, level, pairs) for level in levels}
+    console.print(f"patches: {score.psnr_y_db:.3f} dB, {bitops / 1e9:.4g} GBitOPs ({score.protocol})")
+    for name, entry in static.items():
+        console.print(f"whole images at {name}: {entry['psnr_y_db']:.3f} dB, {entry['bitops'] / 1e9:.4g} GBitOPs")
+    overwork = float(np.mean([result.overwork for result in results]))
+    costs = {"bitops": bitops, "overwork": overwork, "shares": shares, "whole_images": static}
+    return {"psnr": asdict(score), **costs}
+
+
+def _static(network: CalibratedNetwork, level: Level, pairs: Sequence[Pair]) -> dict[str, float]:
+    plain = replace(level, calibrated=None)
+    run: Callable[[Image], Image] = HostNetwork(plain.program(network)).run
+    score: Score = evaluate(run, pairs, network.model.upscale)
+    bitops = [cost.bitops(network.layers(pair.lr.shape[:2]), level.allocation) for pair in pairs]
+    return {"psnr_y_db": score.psnr_y_db, "bitops": float(np.mean(bitops))}
+
+
+def _counts(result: PatchResult) -> dict[str, int]:
+    """Patches of every level that has any, the highest first."""
+    found: dict[str, int] = {}
+    for report in sorted(result.patches, key=lambda report: report.level):
+        found[report.bits] = found.get(report.bits, 0) + 1
+    return found
+
+
+def layout_of(patch: int, overlap: int, merge: str) -> Layout:
+    """The layout of the options; raises `QsearchError` for impossible ones."""
+    kinds: dict[str, Merge] = {"crop": "crop", "average": "average"}
+    if merge not in kinds:
+        raise QsearchError(f"--merge must be crop or average, not {merge!r}")
+    return Layout(patch, overlap, kinds[merge])

@@ -1,0 +1,222 @@
+/* An image patch by patch, each at the level that is decided for it. The generated file says how the image is split
+ * (split.c) and which of edges.c and clusters.c decides.
+ *
+ * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it),
+ * and where patches are averaged, sums for as many rows of the result as a row of patches has. */
+#include <string.h>
+
+#include "qs_network.h"
+
+enum { QS_DECISION, QS_GATHER, QS_MERGE, QS_BODIES };
+
+typedef QS_NAME(patch) qs_patch;
+
+/* The memory of one image, one block. */
+typedef struct {
+  qs_cut rows, columns;
+  int64_t count;
+  qs_patch *patches;
+  uint8_t *in, *out; /* one patch and its result */
+  uint32_t *sums;    /* [rows.side * upscale][columns.size * upscale][3] where patches are averaged */
+  uint32_t *givers;  /* [columns.size], of every column of the image */
+  void *scratch;     /* of the decision */
+  uint64_t bytes;
+} qs_work;
+
+static double qs_stage_start(const qs_context *context) { return context->stage_ms ? qs_now_ms() : 0; }
+
+static void qs_stage_end(qs_context *context, int stage, double start) {
+  if (context->stage_ms) context->stage_ms[stage] += qs_now_ms() - start;
+}
+
+/* Copies patch (row, column) to work->in. */
+static void qs_gather(const qs_work *work, const uint8_t *image, int64_t index) {
+  int64_t y = qs_cut_begin(&work->rows, index / work->columns.count);
+  int64_t x = qs_cut_begin(&work->columns, index % work->columns.count);
+  qs_copy_rows(work->in, work->columns.side * 3, image + (y * work->columns.size + x) * 3, work->columns.size * 3,
+               work->columns.side * 3, work->rows.side);
+}
+
+/* Runs the steps from `first` to `end` (exclusive) on work->in. */
+static void qs_choose_steps(qs_context *context, int first, int end) {
+  context->first_step = first;
+  context->end_step = end;
+}
+
+#include QS_POLICY
+
+static void *qs_take(uint8_t *memory, uint64_t *used, uint64_t bytes) {
+  void *taken = memory ? memory + *used : NULL;
+  *used += qs_round_up(bytes);
+  return taken;
+}
+
+/* Places everything in `memory`, or with NULL only counts. */
+static void qs_lay_out(qs_work *work, uint8_t *memory) {
+  const uint64_t u = QS_UPSCALE, pixels = (uint64_t)(work->rows.side * work->columns.side * 3);
+  uint64_t used = 0;
+  work->patches = qs_take(memory, &used, (uint64_t)work->count * sizeof(qs_patch));
+  work->in = qs_take(memory, &used, pixels);
+  work->out = qs_take(memory, &used, pixels * u * u);
+#if QS_AVERAGE
+  work->sums = qs_take(memory, &used, (uint64_t)(work->rows.side * work->columns.size * 3) * u * u * sizeof(uint32_t));
+  work->givers = qs_take(memory, &used, (uint64_t)work->columns.size * sizeof(uint32_t));
+#endif
+  work->scratch = qs_take(memory, &used, qs_decision_bytes(work));
+  work->bytes = used;
+}
+
+static int qs_start_work(qs_context *context, int64_t height, int64_t width, qs_work *work) {
+  int status = qs_check_size(context, height, width);
+  if (status) return status;
+  *work = (qs_work){.rows = qs_cut_side(height), .columns = qs_cut_side(width)};
+  work->count = work->rows.count * work->columns.count;
+  if (work->count > INT32_MAX) return qs_fail(context, QS_BAD_SIZE, "the image has too many patches");
+  qs_lay_out(work, NULL);
+  if (work->bytes >= context->memory_limit)
+    return qs_fail(context, QS_NO_MEMORY, "the patches of this image need more than %l KiB of working memory",
+                   (int64_t)(context->memory_limit >> 10));
+  uint8_t *memory = aligned_alloc(QS_ALIGN, work->bytes);
+  if (memory == NULL)
+    return qs_fail(context, QS_NO_MEMORY, "cannot allocate %l MiB of working memory", (int64_t)(work->bytes >> 20));
+  qs_lay_out(work, memory);
+  return 0;
+}
+
+static void qs_end_work(const qs_work *work) { free(work->patches); /* the start of the block */ }
+
+static int qs_decide(qs_context *context, const uint8_t *image, qs_work *work) {
+  for (int64_t i = 0; i < work->count; i++) {
+    qs_patch *p = &work->patches[i];
+    qs_cut_given(&work->rows, i / work->columns.count, &p->top, &p->bottom);
+    qs_cut_given(&work->columns, i % work->columns.count, &p->left, &p->right);
+    p->cluster = p->reference = -1;
+  }
+  double start = qs_stage_start(context);
+  int status = qs_decide_levels(context, image, work);
+  qs_stage_end(context, QS_DECISION, start);
+  return status;
+}
+
+#if QS_AVERAGE
+/* Adds the result of patch i to the sums of its row of patches. */
+static void qs_scatter(const qs_work *work, int64_t index, uint8_t *output) {
+  (void)output;
+  const int64_t u = QS_UPSCALE, values = work->columns.side * u * 3, stride = work->columns.size * u * 3;
+  uint32_t *to = work->sums + work->patches[index].left * u * 3;
+  const uint8_t *from = work->out;
+  for (int64_t y = 0; y < work->rows.side * u; y++, to += stride, from += values)
+    for (int64_t i = 0; i < values; i++) to[i] += from[i];
+}
+
+/* Writes the rows of the image that no later row of patches adds to, and keeps the sums of the others. */
+static void qs_finish_row(const qs_work *work, int64_t row, uint8_t *output) {
+  const int64_t u = QS_UPSCALE, stride = work->columns.size * u * 3, begin = qs_cut_begin(&work->rows, row);
+  const int last = row == work->rows.count - 1;
+  const int64_t end = last ? work->rows.size : qs_cut_begin(&work->rows, row + 1);
+  const uint32_t *sums = work->sums;
+  for (int64_t y = begin * u; y < end * u; y++) {
+    const uint32_t above = (uint32_t)qs_cut_givers(&work->rows, y / u);
+    uint8_t *to = output + y * stride;
+    for (int64_t x = 0; x < work->columns.size; x++) {
+      /* Most pixels have one giver, two or four: their mean needs no division. */
+      const uint32_t n = above * work->givers[x], powers = n & (n - 1) ? 0 : (uint32_t)__builtin_ctz(n) + 1;
+      for (int64_t i = 0; i < u * 3; i++) {
+        const uint32_t twice = 2 * *sums++ + n;
+        *to++ = (uint8_t)(powers ? twice >> powers : twice / (2 * n));
+      }
+    }
+  }
+  const int64_t kept = last ? 0 : (begin + work->rows.side - end) * u * stride, all = work->rows.side * u * stride;
+  memmove(work->sums, work->sums + (end - begin) * u * stride, (size_t)kept * sizeof *sums);
+  memset(work->sums + kept, 0, (size_t)(all - kept) * sizeof *sums);
+}
+
+/* Rows of patches that are done together. */
+static int64_t qs_rows_at_once(const qs_work *work) {
+  for (int64_t x = 0; x < work->columns.size; x++) work->givers[x] = (uint32_t)qs_cut_givers(&work->columns, x);
+  memset(work->sums, 0, (size_t)(work->rows.side * QS_UPSCALE * work->columns.size * QS_UPSCALE * 3) * sizeof(uint32_t));
+  return 1;
+}
+#else
+static void qs_scatter(const qs_work *work, int64_t index, uint8_t *output) {
+  const int64_t u = QS_UPSCALE, width = work->columns.size, side = work->columns.side;
+  const qs_patch *p = &work->patches[index];
+  int64_t y = p->top - qs_cut_begin(&work->rows, index / work->columns.count);
+  int64_t x = p->left - qs_cut_begin(&work->columns, index % work->columns.count);
+  qs_copy_rows(output + (p->top * width * u + p->left) * u * 3, width * u * 3,
+               work->out + (y * side * u + x) * u * 3, side * u * 3, (p->right - p->left) * u * 3,
+               (p->bottom - p->top) * u);
+}
+
+static void qs_finish_row(const qs_work *work, int64_t row, uint8_t *output) { (void)work, (void)row, (void)output; }
+
+static int64_t qs_rows_at_once(const qs_work *work) { return work->rows.count; }
+#endif
+
+/* Patch `index`, at the level whose steps are chosen. */
+static int qs_upscale_patch(qs_context *context, const uint8_t *image, const qs_work *work, int64_t index,
+                            uint8_t *output, int64_t tile) {
+  double start = qs_stage_start(context);
+  qs_gather(work, image, index);
+  qs_stage_end(context, QS_GATHER, start);
+  start = qs_stage_start(context);
+  int status = qs_upscale(context, work->in, work->rows.side, work->columns.side, work->out, tile,
+                          context->memory_limit - work->bytes);
+  qs_stage_end(context, QS_BODIES + work->patches[index].level, start);
+  if (status) return status;
+  start = qs_stage_start(context);
+  qs_scatter(work, index, output);
+  qs_stage_end(context, QS_MERGE, start);
+  return 0;
+}
+
+/* Level by level, so that the parameters of one stay in the cache. */
+static int qs_upscale_patches(qs_context *context, const uint8_t *image, const qs_work *work, uint8_t *output,
+                              int64_t tile) {
+  const int64_t rows = qs_rows_at_once(work), columns = work->columns.count;
+  for (int64_t row = 0; row < work->rows.count; row += rows) {
+    for (int level = 0; level < QS_NUM_LEVELS; level++) {
+      qs_choose_steps(context, qs_level_steps[level][0], qs_level_steps[level][1]);
+      for (int64_t i = row * columns; i < (row + rows) * columns; i++) {
+        int status = work->patches[i].level == level ? qs_upscale_patch(context, image, work, i, output, tile) : 0;
+        if (status) return status;
+      }
+    }
+    double start = qs_stage_start(context);
+    qs_finish_row(work, row, output);
+    qs_stage_end(context, QS_MERGE, start);
+  }
+  return 0;
+}
+
+int QS_NAME(upscale_image)(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
+                           int64_t tile) {
+  qs_work work;
+  int status = qs_start_work(context, height, width, &work);
+  if (status) return status;
+  status = qs_decide(context, image, &work);
+  if (status == 0) status = qs_upscale_patches(context, image, &work, output, tile);
+  qs_end_work(&work);
+  return status;
+}
+
+int64_t QS_NAME(num_patches)(int64_t height, int64_t width) {
+  return height < 1 || width < 1 ? 0 : qs_cut_side(height).count * qs_cut_side(width).count;
+}
+
+int QS_NAME(decide)(qs_context *context, const uint8_t *image, int64_t height, int64_t width, qs_patch *patches) {
+  qs_work work;
+  int status = qs_start_work(context, height, width, &work);
+  if (status) return status;
+  status = qs_decide(context, image, &work);
+  memcpy(patches, work.patches, (size_t)work.count * sizeof *patches);
+  qs_end_work(&work);
+  return status;
+}
+
+const char *QS_NAME(level_name)(int level) {
+  return level >= 0 && level < QS_NUM_LEVELS ? qs_level_names[level] : NULL;
+}
+
+void QS_NAME(set_stage_profile)(qs_context *context, double *stage_ms) { context->stage_ms = stage_ms; }

@@ -1,0 +1,72 @@
+"""The C data of a network for patches: how images are split, what its levels are, and what decides among them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from qsearch.compile.joined import Joined
+from qsearch.compile.plan import OUTPUT, Plan
+from qsearch.patches.assign import parts_of
+from qsearch.patches.clusters import Clustering
+from qsearch.patches.rule import EdgeRule
+from qsearch.patches.split import Layout
+
+CLASSIFIER = "classifier"
+"""Its name among the networks of an executable."""
+
+
+class PatchTraversal:
+    """Images patch by patch, each at the level that the policy decides; see `glue.Traversal`."""
+
+    files: tuple[str, ...] = ("split", "patches")
+    header = "patches.h"
+    main_defines: tuple[str, ...] = ("QS_PATCHED",)
+
+    def __init__(self, layout: Layout, policy: EdgeRule | Clustering, levels: Sequence[str], joined: Joined) -> None:
+        self.layout, self.policy, self.levels, self.joined = layout, policy, tuple(levels), joined
+
+    def values(self) -> Mapping[str, object]:
+        """See `glue.Traversal.values`."""
+        return {"levels": len(self.levels)}
+
+    def declarations(self, plan: Plan) -> list[str]:
+        """See `glue.Traversal.declarations`."""
+        names = _table(f'"{level}"' for level in self.levels)  # of characters that need no escapes
+        lines = [
+            f"#define QS_PATCH {self.layout.patch}",
+            f"#define QS_OVERLAP {self.layout.overlap}",
+            f"#define QS_AVERAGE {int(self.layout.merge == 'average')}",
+            f"#define QS_NUM_LEVELS {len(self.levels)}",
+            f"static const char *const qs_level_names[] = {names};",
+        ]
+        steps = (_table(self.joined.steps[level]) for level in self.levels)
+        lines.append(f"static const int16_t qs_level_steps[][2] = {_table(steps)};")
+        if isinstance(self.policy, Clustering):
+            return [*lines, '#define QS_POLICY "clusters.c"', *self._clusters(self.policy, plan)]
+        # C has no empty arrays; without levels to choose among none is read.
+        thresholds = _table(f"INT64_C({value})" for value in self.policy.thresholds or (0,))
+        return [*lines, '#define QS_POLICY "edges.c"', f"static const int64_t qs_thresholds[] = {thresholds};"]
+
+    def _clusters(self, policy: Clustering, plan: Plan) -> list[str]:
+        tensors = {name: value.numpy() for name, value in policy.classifier.tensors.items()}
+        weights, biases, powers = (tensors[name] for name in ("linear.weight", "linear.bias", "exp"))
+        first, end = self.joined.steps[CLASSIFIER]
+        defines = {
+            "QS_CLASSES": len(weights),
+            "QS_FEATURES": list(plan.buffers).index(f"{CLASSIFIER}/{OUTPUT}"),
+            "QS_FEATURE_CHANNELS": weights.shape[1],
+            "QS_CLASSIFIER_FIRST": first,
+            "QS_CLASSIFIER_END": end,
+            "QS_CLASS_FACTOR": float(tensors["linear.factor"]).hex(),
+            "QS_NUM_POWERS": len(powers),
+            "QS_READING_B": int(policy.reading == "B"),
+            "QS_SHARE": f"INT64_C({0 if policy.share is None else parts_of(policy.share)})",
+        }
+        return [
+            *(f"#define {name} {value}" for name, value in defines.items()),
+            f"static const int8_t qs_class_weights[][QS_FEATURE_CHANNELS] = {_table(map(_table, weights))};",
+            f"static const int64_t qs_class_biases[] = {_table(biases)};",
+            f"static const int32_t qs_powers[] = {_table(powers)};",
+        ]
+
+
+def _table(values: Iterable[object]) -> str:
+    return f"{{{', '.join(map(str, values))}}}"
