@@ -123,7 +123,9 @@ def _manifest(
 
 
 def _check_sizes(plan: Plan) -> None:
-    """Tiles fit together only where every image grows by exactly `upscale`."""
+    """An image in and one out, and tiles fit together only where every image grows by exactly `upscale`."""
+    if not plan.whole:
+        raise QsearchError("this program is part of a network: an artefact takes an image and gives one")
     first = max(plan.minimum_size())
     for size in range(first, first + 8):
         found = plan.sizes(size, size)[OUTPUT]

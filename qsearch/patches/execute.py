@@ -105,7 +105,8 @@ class PatchNetwork:
         merged = merge(results, patches, height, width, self.network.model.upscale)
         decided = self.policy.bitops(patches)
         total = patch_bitops(self.network, self.levels, patches, decisions) + decided
-        return PatchResult(merged, self._reports(patches, decisions), total, decided, overwork(patches, height, width))
+        reports = patch_reports(self.levels, patches, decisions)
+        return PatchResult(merged, reports, total, decided, overwork(patches, height, width))
 
     def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
         """One batch for each level, so that each network's parameters stay in the cache."""
@@ -115,17 +116,19 @@ class PatchNetwork:
                 results[index] = host.run(inputs[index])
         return [results[index] for index in range(len(inputs))]
 
-    def _reports(self, patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
-        return tuple(
-            PatchReport(
-                patch.output,
-                decisions.levels[index],
-                self.levels[decisions.levels[index]].name,
-                None if decisions.clusters is None else decisions.clusters[index],
-                None if decisions.references is None else decisions.references[index],
-            )
-            for index, patch in enumerate(patches)
+
+def patch_reports(levels: Sequence[Level], patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
+    """What was decided, patch by patch."""
+    return tuple(
+        PatchReport(
+            patch.output,
+            decisions.levels[index],
+            levels[decisions.levels[index]].name,
+            None if decisions.clusters is None else decisions.clusters[index],
+            None if decisions.references is None else decisions.references[index],
         )
+        for index, patch in enumerate(patches)
+    )
 
 
 def patch_bitops(
