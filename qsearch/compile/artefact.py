@@ -156,7 +156,9 @@ def _manifest(
 
 
 def check_sizes(plan: Plan) -> None:
-    """Raise `QsearchError` unless every image grows by exactly `upscale`: only then do tiles fit together."""
+    """Raise `QsearchError` unless an image goes in and comes out exactly `upscale` times as large: tiles need that."""
+    if not plan.whole:
+        raise QsearchError("this program is part of a network: an artefact takes an image and gives one")
     first = max(plan.minimum_size())
     for size in range(first, first + 8):
         found = plan.sizes(size, size)[OUTPUT]

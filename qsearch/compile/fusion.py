@@ -14,6 +14,8 @@ from qsearch.errors import QsearchError
 from qsearch.integer import ops
 
 IMAGE_CHANNELS = 3
+CHANNELS, BOUNDS = "channels", "bounds"
+"""Keys of a placeholder's `meta`, for an input that is a feature: its channels, and its least and greatest value."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,16 @@ class Program:
     def __init__(self, module: GraphModule) -> None:
         self.module = module
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-        if len(placeholders) != 1:
-            raise QsearchError(f"the integer program has {len(placeholders)} inputs; kernels take one image")
-        self.image: Node = placeholders[0]
+        images = [node for node in placeholders if CHANNELS not in node.meta]
+        if len(images) > 1 or not placeholders:
+            raise QsearchError(f"the integer program has {len(images)} images as inputs; kernels take one")
+        self.image: Node | None = images[0] if images else None
+        self.features = tuple(node for node in placeholders if node is not self.image)
+        """Inputs that are features, not the image."""
         returned = next(node for node in module.graph.nodes if node.op == "output").args[0]
-        if not isinstance(returned, Node):
-            raise QsearchError("the integer program must return one tensor")
-        self.result: Node = returned
+        self.results: tuple[Node, ...] = (returned,) if isinstance(returned, Node) else tuple(returned)
+        if not self.results or not all(isinstance(node, Node) for node in self.results):
+            raise QsearchError("the integer program must return one tensor, or a tuple of them")
         for node in module.graph.nodes:
             if node.op == "call_function" and node.target not in ops.OPERATIONS:
                 raise QsearchError(f"node '{node.name}': no kernel for operation '{node.target}'")
@@ -85,7 +90,7 @@ class Program:
     def channels(self, node: Node) -> int:
         """Channels of the value of `node`."""
         if node.op == "placeholder":
-            return IMAGE_CHANNELS
+            return int(node.meta.get(CHANNELS, IMAGE_CHANNELS))
         call = self.call(node)
         if is_call(node, ops.conv_acc):
             return len(self.array(call["weight"]))

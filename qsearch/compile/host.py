@@ -13,7 +13,8 @@ from torch.fx import GraphModule
 from qsearch.compile import code_budget, kernels, threads
 from qsearch.compile.alignment import aligned, aligned_copy
 from qsearch.compile.cache import host_kernels
-from qsearch.compile.plan import INPUT, OUTPUT, Plan
+from qsearch.compile.fusion import IMAGE_CHANNELS
+from qsearch.compile.plan import INPUT, Feature, Plan
 from qsearch.errors import QsearchError
 from qsearch.host import detect_host
 
@@ -61,7 +62,9 @@ class HostNetwork:
     def set_program(self, program: GraphModule) -> None:
         """Runs `program` from now on: usually another allocation of the same network, with the same kernels."""
         new = code_budget.build(program, self.isa, detect_host().arch, self._choose, folder=self._cache)
-        same = bool(self._params) and new.steps == self.plan.steps and new.buffers == self.plan.buffers
+        same = bool(self._params) and all(
+            getattr(new, part) == getattr(self.plan, part) for part in ("steps", "buffers", "features", "outputs")
+        )
         if same:
             self.plan: Plan = new
             for name, values in new.params.items():
@@ -75,23 +78,45 @@ class HostNetwork:
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """The network's output for `image`; raises `QsearchError` for another type or an impossible size."""
-        image, calls = self._prepare(image)
-        return calls.run(image)
+        if not self.plan.whole:
+            raise QsearchError("this program is part of a network: it takes or gives more than one image")
+        return self._calls_for(image.shape[:2]).run(self._checked(image))[0]
 
     def run_timed(self, image: np.ndarray) -> list[tuple[str, float]]:
         """Runs `image` and gives the seconds of every step of the plan, by its name."""
-        image, calls = self._prepare(image)
-        seconds = calls.run_timed(image)
+        seconds = self._calls_for(image.shape[:2]).run_timed(self._checked(image))
         return [(step.name, elapsed) for step, elapsed in zip(self.plan.steps, seconds, strict=True)]
 
-    def _prepare(self, image: np.ndarray) -> "tuple[np.ndarray, _Calls]":
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != self.plan.buffers[INPUT].channels:
+    def run_part(self, image: np.ndarray | None, features: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs of a program that is part of a network, each uint8 [rows, columns, channels].
+
+        `image` is uint8 [H, W, 3] where the program has an image; `features` are its other inputs by their names, each
+        uint8 [H, W, channels]. Raises `QsearchError` where one is missing or has another type or size.
+        """
+        if (image is None) == (INPUT in self.plan.buffers):
+            raise QsearchError("this part of a network takes " + ("an image" if image is None else "no image"))
+        given = None if image is None else self._checked(image)
+        size = next(value.shape[:2] for value in (image, *features.values()) if value is not None)
+        calls = self._calls_for(size)
+        for feature in self.plan.features:
+            value = features.get(feature.name)
+            if value is None or value.dtype != np.uint8 or value.shape != (*size, feature.channels):
+                found = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
+                raise QsearchError(f"input '{feature.name}' must be uint8 {[*size, feature.channels]}, not {found}")
+            calls.place(feature, value)
+        return calls.run(given)
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """The image as kernels read it."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != IMAGE_CHANNELS:
             raise QsearchError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        if not (image.flags.c_contiguous and image.flags.writeable):
-            image = np.array(image, order="C")
-        calls = self._calls.get(image.shape[:2]) or self._bind(image.shape[0], image.shape[1])
+        if image.flags.c_contiguous and image.flags.writeable:
+            return image
+        return np.array(image, order="C")
+
+    def _calls_for(self, size: tuple[int, ...]) -> "_Calls":
         threads.use(self._threads)
-        return image, calls
+        return self._calls.get((size[0], size[1])) or self._bind(size[0], size[1])
 
     def _bind(self, height: int, width: int) -> "_Calls":
         sizes = self.plan.sizes(height, width)
@@ -101,26 +126,34 @@ class HostNetwork:
             self._calls.clear()
             self._slots = []
             self._slots = [aligned(max(n, old)) for n, old in zip(needed, have, strict=False)]
-        arrays = {}
+        shapes = {name: buffer.shape(sizes[name]) for name, buffer in self.plan.buffers.items()}
+        arrays = {feature.buffer: _array(shapes[feature.buffer]) for feature in self.plan.features}
+        for feature in self.plan.features:
+            arrays[feature.buffer][..., feature.first : feature.first + len(feature.fill)] = feature.fill
         for name, buffer in self.plan.buffers.items():
             if buffer.slot is not None:
-                shape = buffer.shape(sizes[name])
-                arrays[name] = self._slots[buffer.slot][: int(np.prod(shape))].reshape(shape)
+                arrays[name] = self._slots[buffer.slot][: int(np.prod(shapes[name]))].reshape(shapes[name])
         if len(self._calls) >= _SIZES_KEPT:
             self._calls.clear()
-        shape = self.plan.buffers[OUTPUT].shape(sizes[OUTPUT])
-        calls = _Calls(self.plan, self._functions, {**self._tensors, **_tensors(arrays)}, shape)
+        calls = _Calls(self.plan, self._functions, self._tensors, arrays, shapes)
         self._calls[height, width] = calls
         return calls
 
 
 class _Calls:
-    """The kernel calls for one image size, with all arguments but the two images in place."""
+    """The kernel calls for one image size, with all arguments but the image and the outputs in place."""
 
     def __init__(
-        self, network: Plan, functions: list[Any], tensors: Mapping[str, Any], output_shape: tuple[int, int, int]
+        self,
+        network: Plan,
+        functions: list[Any],
+        params: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        shapes: Mapping[str, tuple[int, int, int]],
     ) -> None:
-        self._output_shape = output_shape
+        self._buffers, self._arrays = network.buffers, arrays
+        self._output_shapes = {name: shapes[name] for name in network.outputs}
+        tensors = {**params, **_tensors(arrays)}
         self._calls = [
             (function, [tensors.get(name) for name in step.arguments])
             for function, step in zip(functions, network.steps, strict=True)
@@ -131,14 +164,19 @@ class _Calls:
                 for (_, arguments), step in zip(self._calls, network.steps, strict=True)
                 if name in step.arguments
             ]
-            for name in (INPUT, OUTPUT)
+            for name in (INPUT, *network.outputs)
         }
 
-    def run(self, image: np.ndarray) -> np.ndarray:
-        output = self._place_images(image)
+    def place(self, feature: Feature, value: np.ndarray) -> None:
+        border = self._buffers[feature.buffer].border
+        rows, columns = (slice(border, border + size) for size in value.shape[:2])
+        self._arrays[feature.buffer][rows, columns, feature.first : feature.first + feature.channels] = value
+
+    def run(self, image: np.ndarray | None) -> list[np.ndarray]:
+        outputs = self._place_images(image)
         for function, arguments in self._calls:
             function(*arguments)
-        return output
+        return outputs
 
     def run_timed(self, image: np.ndarray) -> list[float]:
         self._place_images(image)
@@ -148,13 +186,17 @@ class _Calls:
             times.append(time.perf_counter())
         return [end - start for start, end in pairwise(times)]
 
-    def _place_images(self, image: np.ndarray) -> np.ndarray:
-        output = np.empty(self._output_shape, np.uint8)
-        for name, array in ((INPUT, image), (OUTPUT, output)):
+    def _place_images(self, image: np.ndarray | None) -> list[np.ndarray]:
+        outputs = {name: _array(shape) for name, shape in self._output_shapes.items()}
+        for name, array in (*outputs.items(), *([] if image is None else [(INPUT, image)])):
             tensor = tvm_ffi.from_dlpack(array)
             for arguments, index in self._images[name]:
                 arguments[index] = tensor
-        return output
+        return list(outputs.values())
+
+
+def _array(shape: tuple[int, int, int]) -> np.ndarray:
+    return aligned(int(np.prod(shape))).reshape(shape)
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

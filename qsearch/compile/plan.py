@@ -13,7 +13,7 @@ from qsearch.errors import QsearchError
 if TYPE_CHECKING:
     from qsearch.compile.kernels import Choose
 
-__all__ = ["Buffer", "ConvSpec", "ImageSpec", "KernelSpec", "OutSpec", "Plan", "SkipSpec", "Step", "build"]
+__all__ = ["Buffer", "ConvSpec", "Feature", "ImageSpec", "KernelSpec", "OutSpec", "Plan", "SkipSpec", "Step", "build"]
 
 INPUT = "input"
 OUTPUT = "output"
@@ -27,7 +27,8 @@ class Buffer:
 
     Rows and columns are those of the input image times `scale_num / scale_den` (exactly as `Plan.sizes` says). `slot`
     is the arena slot that holds it, 64-byte aligned; buffers of one slot are never alive together. It is `None` for the
-    caller's memory, at any address: `input`, the image in, and `output`, the image out.
+    caller's memory, at any address: `input`, the image in, and `output`, the image out; further outputs and the buffers
+    of features are the caller's too, and aligned.
     """
 
     name: str
@@ -60,10 +61,27 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """An input that is no image: uint8 [rows, columns, channels] of the image's size, for the caller to put in place.
+
+    It goes to the channels of `buffer` from `first` on, inside the border. Those of the whole buffer from `first` on
+    hold `fill` (one value each, also for channels that only fill up a quad) before, in the border too.
+    """
+
+    name: str
+    buffer: str
+    first: int
+    channels: int
+    fill: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A network as kernel calls: `steps` in order, over `buffers`, with one-dimensional `params` packed for `isa`.
 
     Kernels need `params` 64-byte aligned. `halo` is the number of LR pixels around a region that its outputs depend on.
+    A network takes an image and gives one; part of one may also take `features` and give several `outputs` (the names
+    of their buffers), or have no image.
     """
 
     isa: str
@@ -72,6 +90,19 @@ class Plan:
     params: Mapping[str, np.ndarray]
     halo: int
     upscale: int
+    features: tuple[Feature, ...] = ()
+    outputs: tuple[str, ...] = (OUTPUT,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The buffers that have their content, or a part of it, from the caller."""
+        images = (INPUT,) if INPUT in self.buffers else ()
+        return (*images, *dict.fromkeys(feature.buffer for feature in self.features))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes an image and nothing else and gives one, as an artefact must."""
+        return self.inputs == (INPUT,) and self.outputs == (OUTPUT,)
 
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:
@@ -83,7 +114,7 @@ class Plan:
 
         Raises `QsearchError` for an image that a layer cannot take, or whose skip operands do not match.
         """
-        sizes = {INPUT: (height, width)}
+        sizes = dict.fromkeys(self.inputs, (height, width))
         for step in self.steps:
             size = step.spec.output_size(*sizes[step.input])
             if min(size) < 1:
@@ -106,7 +137,7 @@ class Plan:
                 max(needed[output][0] for output in step.outputs), max(needed[output][1] for output in step.outputs)
             )
             needed[step.input] = max(needed[step.input][0], rows), max(needed[step.input][1], columns)
-        return needed[INPUT]
+        return max(needed[name][0] for name in self.inputs), max(needed[name][1] for name in self.inputs)
 
     def slot_bytes(self, height: int, width: int) -> list[int]:
         """Bytes of every arena slot for an input image of `height` × `width`."""

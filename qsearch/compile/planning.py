@@ -1,6 +1,6 @@
 """Plans buffers, borders, arena slots and kernel calls of an integer program."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -8,8 +8,8 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from qsearch.compile import kernels, packing
-from qsearch.compile.fusion import IMAGE_CHANNELS, Call, Fused, FusedOutput, Program, is_call, readers
-from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Plan, Step
+from qsearch.compile.fusion import BOUNDS, IMAGE_CHANNELS, Call, Fused, FusedOutput, Program, is_call, readers
+from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Feature, Plan, Step
 from qsearch.compile.specs import ConvSpec, ImageSpec, OutSpec, SkipSpec, stored
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
@@ -44,24 +44,31 @@ class Planner:
         self.buffers: dict[str, Buffer] = {}
         self.steps: list[Step] = []
         self.params: dict[str, np.ndarray] = {}
+        self.features: list[Feature] = []
+        self.outputs = {value: OUTPUT if not i else f"{OUTPUT}{i}" for i, value in enumerate(self.program.results)}
 
     def plan(self, shrinks: bool = False) -> Plan:
         """The plan of the program; with `shrinks` of one whose output may be smaller than the image."""
-        self._load_image()
+        if self.program.image is not None:
+            self._load_image(self.program.image)
+        for node in self.program.features:
+            self._take_feature(node)
         for fused in self.program.fused():
             self._add(fused)
-        if OUTPUT not in self.buffers:
-            raise QsearchError(f"node '{self.program.result.name}': the program must return a requantized convolution")
+        for value, name in self.outputs.items():
+            if name not in self.buffers:
+                raise QsearchError(f"node '{value.name}': the program must return a requantized convolution")
         scale = Fraction(self.buffers[OUTPUT].scale_num, self.buffers[OUTPUT].scale_den)
         if scale.denominator != 1 and not shrinks:
-            raise QsearchError(f"node '{self.program.result.name}': the output is smaller than the input image")
-        buffers = with_slots(self.buffers, self.steps)
-        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, _halo(self.steps), int(scale))
+            raise QsearchError(f"node '{self.program.results[0].name}': the output is smaller than the input image")
+        features, outputs = tuple(self.features), tuple(self.outputs[value] for value in self.program.results)
+        given = {INPUT, *(feature.buffer for feature in features), *outputs}
+        buffers, halo = with_slots(self.buffers, self.steps, given), _halo(self.steps, given - set(outputs))
+        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, halo, int(scale), features, outputs)
         plan.sizes(64, 64)
         return plan
 
-    def _load_image(self) -> None:
-        node = self.program.image
+    def _load_image(self, node: Node) -> None:
         use = self._use(node, IMAGE_CHANNELS)
         spec = ImageSpec(IMAGE_CHANNELS, use.border)
         self.buffers[INPUT] = Buffer(INPUT, IMAGE_CHANNELS, 0, 1, 1, None)
@@ -69,6 +76,40 @@ class Planner:
         self._note_values(IMAGE, (0, 255), use.pad)
         params = {"pad": use.pad} if use.pad is not None else {}
         self._add_step(Step(IMAGE, spec, INPUT, (), (IMAGE,), ()), params)
+
+    def _take_feature(self, node: Node) -> None:
+        """A place for an input that is a feature: for its own readers and in concatenations."""
+        channels, bounds = self.program.channels(node), node.meta.get(BOUNDS, (0, 255))
+        wanted = readers(node)
+        if any(is_call(reader, ops.pixel_shuffle) for reader in wanted):
+            raise QsearchError(f"node '{node.name}': kernels cannot shuffle the pixels of an input")
+        if any(not is_call(reader, ops.concat) for reader in wanted):
+            use = self._use(node, channels)
+            buffer = Buffer(node.name, stored(channels), use.border, 1, 1, None)
+            self.buffers[node.name] = buffer
+            self._note_feature(node, buffer, 0, use.pad, bounds)
+        for concat, first in self.program.places(node):
+            buffer, pad = self._joined_buffer(concat, Fraction(1))
+            count = self._part(concat, first, channels, buffer)
+            self._note_feature(node, buffer, first, None if pad is None else pad[first : first + count], bounds, count)
+
+    def _note_feature(
+        self,
+        node: Node,
+        buffer: Buffer,
+        first: int,
+        pad: np.ndarray | None,
+        bounds: tuple[int, int],
+        count: int | None = None,
+    ) -> None:
+        fill = [bounds[0]] * (count or buffer.channels) if pad is None else pad.tolist()
+        self.features.append(Feature(node.name, buffer.name, first, self.program.channels(node), tuple(fill)))
+        self._note_values(buffer.name, bounds, pad)
+
+    def _part(self, concat: Node, first: int, channels: int, buffer: Buffer) -> int:
+        """Channels of a joined buffer that a part of `channels` from `first` on has to fill."""
+        # The last part also fills what rounding the channels up has added.
+        return channels if first + channels < self.program.channels(concat) else buffer.channels - first
 
     def _note_values(self, name: str, bounds: tuple[int, ...], pad: np.ndarray | None) -> None:
         found = [*bounds, *([] if pad is None else pad), *self.values.get(name, ())]
@@ -131,19 +172,21 @@ class Planner:
             yield _Place(buffer, use.pad, requantize, OutSpec(buffer.channels, use.border, piecewise))
         for concat, first in self.program.places(output.value):
             buffer, pad = self._joined_buffer(concat, scale)
-            # The last part also fills what rounding the channels up has added.
-            count = channels if first + channels < self.program.channels(concat) else buffer.channels - first
+            count = self._part(concat, first, channels, buffer)
             part = None if pad is None else pad[first : first + count]
             yield _Place(buffer, part, requantize, OutSpec(count, buffer.border, piecewise, first, buffer.channels))
-        if output.value is self.program.result:
-            buffer = Buffer(OUTPUT, channels, 0, scale.numerator, scale.denominator, None)
-            self.buffers[OUTPUT] = buffer
+        if output.value in self.outputs:
+            buffer = Buffer(self.outputs[output.value], channels, 0, scale.numerator, scale.denominator, None)
+            self.buffers[buffer.name] = buffer
             yield _Place(buffer, None, requantize, OutSpec(channels, 0, piecewise))
 
     def _joined_buffer(self, concat: Node, scale: Fraction) -> tuple[Buffer, np.ndarray | None]:
         """The buffer that several convolutions write, each its own channels, and the values of its border."""
         for operand in self.program.call(concat)["tensors"]:
-            if not is_call(operand, ops.requantize, ops.pixel_shuffle, ops.concat):
+            joinable = operand in self.program.features or is_call(
+                operand, ops.requantize, ops.pixel_shuffle, ops.concat
+            )
+            if not joinable:
                 raise QsearchError(f"node '{concat.name}': kernels cannot join '{operand.name}' with others")
         channels = self.program.channels(concat)
         use = self._use(concat, channels)
@@ -190,8 +233,8 @@ class Planner:
         return packing.Requantization(m, m_neg if requantize["prelu"] else m, bounds, place.pad)
 
 
-def _halo(steps: list[Step]) -> int:
-    """LR pixels around a region that its outputs depend on, from the last step back to the first."""
+def _halo(steps: list[Step], inputs: set[str]) -> int:
+    """Pixels of any input around a region that its outputs depend on, from the last step back to the first."""
     needed: dict[str, int] = {}
     for step in reversed(steps):
         spec = step.spec
@@ -203,18 +246,20 @@ def _halo(steps: list[Step]) -> int:
             reach = max(max(p, k - 1 - p) for k, p in zip(spec.kernel, spec.padding, strict=True))
             radius = radius * spec.stride + reach
         needed[step.input] = max(needed.get(step.input, 0), radius)
-    return needed[INPUT]
+    return max(needed.get(name, 0) for name in inputs)
 
 
-def with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buffer]:
-    """Gives every buffer but the caller's an arena slot that no buffer alive at the same time has."""
+def with_slots(
+    buffers: dict[str, Buffer], steps: list[Step], given: Collection[str] = (INPUT, OUTPUT)
+) -> dict[str, Buffer]:
+    """Gives every buffer but the caller's, which are `given`, an arena slot that none alive at the same time has."""
     last_use = {name: index for index, step in enumerate(steps) for name in (*step.outputs, step.input, *step.skips)}
     weight = {b.name: Fraction(b.scale_num, b.scale_den) ** 2 * b.channels for b in buffers.values()}
     slots: list[Fraction] = []
     free: list[int] = []
     planned = dict(buffers)
     for index, step in enumerate(steps):
-        for name in (name for name in dict.fromkeys(step.outputs) if name != OUTPUT and planned[name].slot is None):
+        for name in (name for name in dict.fromkeys(step.outputs) if name not in given and planned[name].slot is None):
             if free:
                 # The slot whose size fits best: too large wastes nothing, too small grows.
                 slot = min(free, key=lambda s: (slots[s] < weight[name], abs(slots[s] - weight[name])))
@@ -224,7 +269,7 @@ def with_slots(buffers: dict[str, Buffer], steps: list[Step]) -> dict[str, Buffe
                 slot = len(slots)
                 slots.append(weight[name])
             planned[name] = replace(buffers[name], slot=slot)
-        for name in {step.input, *step.skips, *step.outputs} - {INPUT, OUTPUT}:
+        for name in {step.input, *step.skips, *step.outputs}.difference(given):
             if last_use[name] == index:
                 free.append(planned[name].slot)  # type: ignore[arg-type]
         free.sort()

@@ -1,6 +1,6 @@
 """From a calibrated graph and an allocation to the integer program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,16 @@ BIAS_PRECISION = 2**8
 """Accumulator units per output step that lowering aims at, so that rounding the bias moves no output value."""
 
 
-def lower(calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None = None) -> GraphModule:
+def lower(
+    calibration: Calibration,
+    allocation: Allocation,
+    finetuned: FineTuned | None = None,
+    taps: Mapping[str, Grid] | None = None,
+) -> GraphModule:
     """The integer program of `allocation`: uint8 image [N, 3, H, W] in, uint8 image [N, 3, H·u, W·u] out.
+
+    With `taps` it gives a tuple: the image, then for each tap (a convolution's node in the calibrated graph, by its
+    target) what that convolution gives, on the tap's grid. The bytes of the image do not depend on taps.
 
     Grids, weights and biases are those of `finetuned` where given. Raises `QsearchError` when the allocation does not
     fit the network or `finetuned`, or naming the convolution whose accumulator could leave int32.
@@ -36,7 +44,7 @@ def lower(calibration: Calibration, allocation: Allocation, finetuned: FineTuned
     allocation.check(sites(calibration.graph))
     if finetuned is not None:
         finetuned.check(calibration.graph, allocation)
-    return _Lowering(calibration, allocation, finetuned).run()
+    return _Lowering(calibration, allocation, finetuned).run(taps)
 
 
 def layer_name(conv: str) -> str:
@@ -64,7 +72,7 @@ class _Lowering:
         self.weight_scales: dict[str, Tensor] = {}
         self.quantized: dict[tuple[Node, Grid], Node] = {}
 
-    def run(self) -> GraphModule:
+    def run(self, taps: Mapping[str, Grid] | None) -> GraphModule:
         for node in self.source.graph.nodes:
             module = module_of(self.source, node)
             if node.op == "placeholder":
@@ -73,13 +81,26 @@ class _Lowering:
             elif isinstance(module, FusedConv):
                 self._convolution(node, module)
             elif node.op == "output":
-                self.graph.output(self._read(node.args[0], self.calibration.image_grid).node)
+                image = self._read(node.args[0], self.calibration.image_grid).node
+                self.graph.output((image, *self._tapped(taps)) if taps is not None else image)
         self.graph.eliminate_dead_code()
         self.graph.lint()
         program = GraphModule(self.root, self.graph)
         for name, scale in self.weight_scales.items():
             program.register_buffer(name, scale)
         return program
+
+    def _tapped(self, taps: Mapping[str, Grid]) -> list[Node]:
+        convolutions = {str(node.target): node for node in self.accumulators}
+        for target in taps:
+            if target not in convolutions:
+                raise QsearchError(f"the network has no convolution {target!r} whose values could be given")
+        found = []
+        for target, grid in taps.items():
+            conv = module_of(self.source, convolutions[target])
+            assert isinstance(conv, FusedConv)
+            found.append(self._requantize(convolutions[target], conv, grid))
+        return found
 
     def _parameter(self, conv: FusedConv, name: str, value: Tensor | NDArray[np.generic]) -> Node:
         """A buffer of the program, named after the convolution it belongs to."""

@@ -10,6 +10,7 @@ from qsearch.patches.clustblock import ClustBlock, train_clustblock, training_pa
 from qsearch.patches.clusters import Clustering, RandomReferences, as_decisions
 from qsearch.patches.curve import CurvePoint, PatchBank, bitops_at, static_point
 from qsearch.patches.decisions import Constant, Decisions, Policy
+from qsearch.patches.deployed import DeployedRefER
 from qsearch.patches.draw import draw_bits
 from qsearch.patches.execute import (
     Level,
@@ -24,6 +25,7 @@ from qsearch.patches.ranges import patches_at, recalibrated
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer_training import ReferSettings, train_referenced
 from qsearch.patches.referenced import ReferencedTwin, referenced_upscaler
+from qsearch.patches.referenced_network import ReferencedNetwork, ReferencedProgram
 from qsearch.patches.rule import EdgeRule, edge_score
 from qsearch.patches.seams import seam_excess
 from qsearch.patches.split import Layout, gather, merge, overwork
@@ -37,6 +39,7 @@ __all__ = [
     "Constant",
     "CurvePoint",
     "Decisions",
+    "DeployedRefER",
     "EdgeRule",
     "Layout",
     "Level",
@@ -49,6 +52,8 @@ __all__ = [
     "RandomReferences",
     "RefER",
     "ReferSettings",
+    "ReferencedNetwork",
+    "ReferencedProgram",
     "ReferencedTwin",
     "StoredLevel",
     "StoredPatches",

@@ -12,7 +12,8 @@ class Conv8(nn.Conv2d):
     """Input and weights on symmetric 8-bit grids: one step for the input, one for each output channel's weights.
 
     The input's range follows the maximum magnitude of the training batches, and is that of each batch until there was
-    one. Rounding passes gradients.
+    one. A given `top` is used instead once it is positive: several convolutions then see values on one grid. Rounding
+    passes gradients.
     """
 
     top: Tensor
@@ -21,11 +22,12 @@ class Conv8(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
         self.register_buffer("top", torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, top: Tensor | None = None) -> Tensor:
         most = x.detach().abs().max()
         if self.training:
             self.top.copy_(torch.where(self.top > 0, self.top.lerp(most, FOLLOW), most))
-        step = torch.where(self.top > 0, self.top, most) / TOP
+        own = torch.where(self.top > 0, self.top, most)
+        step = (own if top is None else torch.where(top > 0, top, own)) / TOP
         weight_step = self.weight.detach().abs().amax((1, 2, 3), keepdim=True) / TOP
         return self._conv_forward(rounded(x, step), rounded(self.weight, weight_step), self.bias)
 

@@ -101,7 +101,9 @@ class PatchPrograms:
         box = patches[0].input
         by_level = self._bitops(box.bottom - box.top, box.right - box.left)
         total = sum(by_level[level] for level in decisions.levels) + decided
-        return PatchResult(merged, self._reports(patches, decisions), total, decided, overwork(patches, height, width))
+        return PatchResult(
+            merged, patch_reports(self.names, patches, decisions), total, decided, overwork(patches, height, width)
+        )
 
     def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
         """One batch for each level, so that each network's parameters stay in the cache."""
@@ -110,18 +112,6 @@ class PatchPrograms:
             for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
                 results[index] = run(inputs[index])
         return [results[index] for index in range(len(inputs))]
-
-    def _reports(self, patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
-        return tuple(
-            PatchReport(
-                patch.output,
-                decisions.levels[index],
-                self.names[decisions.levels[index]],
-                None if decisions.clusters is None else decisions.clusters[index],
-                None if decisions.references is None else decisions.references[index],
-            )
-            for index, patch in enumerate(patches)
-        )
 
 
 class PatchNetwork:
@@ -158,6 +148,20 @@ class PatchNetwork:
     def _level_bitops(self, height: int, width: int) -> list[int]:
         layers = self.network.layers((height, width))
         return [cost.bitops(layers, level.allocation) for level in self.levels]
+
+
+def patch_reports(names: Sequence[str], patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
+    """What was decided, patch by patch, with the names of the levels."""
+    return tuple(
+        PatchReport(
+            patch.output,
+            decisions.levels[index],
+            names[decisions.levels[index]],
+            None if decisions.clusters is None else decisions.clusters[index],
+            None if decisions.references is None else decisions.references[index],
+        )
+        for index, patch in enumerate(patches)
+    )
 
 
 def patch_bitops(

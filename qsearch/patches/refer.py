@@ -78,7 +78,8 @@ class RefER(nn.Module):
         return sum(macs.values()) * BITS**2 + flow * FLOAT_BITS**2
 
     def _keys(self, features: Tensor) -> Tensor:
-        keys = self.project(features)
+        # Deployed, a feature is on one grid for the projection and the fusion.
+        keys = self.project(features, self.fuse.top)
         if self.reduce > 1:
             keys = F.avg_pool2d(keys, self.reduce, ceil_mode=True)
         return keys.flatten(2)

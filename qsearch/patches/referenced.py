@@ -73,10 +73,18 @@ class ReferencedTwin(nn.Module):
             result[low] = self._run_low(patches[low], features, place[references[low]])
         return result
 
+    def refer_modules(self) -> dict[str, RefER]:
+        """By position, in the order of the data."""
+        modules = {at: self.refers[_key(at)] for at in self.positions}
+        return {at: module for at, module in modules.items() if isinstance(module, RefER)}
+
+    def parts(self) -> dict[str, Twin]:
+        """The two widths."""
+        return {"high": self.high, "low": self.low}
+
     def refer_bitops(self, rows: int, columns: int) -> int:
         """What the RefERs of one query patch of `rows` × `columns` LR pixels cost."""
-        modules = [module for module in self.refers.values() if isinstance(module, RefER)]
-        return sum(module.bitops(rows, columns) for module in modules)
+        return sum(module.bitops(rows, columns) for module in self.refer_modules().values())
 
     def bitops(self, network: CalibratedNetwork, rows: int, columns: int) -> tuple[int, int]:
         """BitOPs of a reference and of a query, RefER included, of `rows` × `columns` LR pixels."""

@@ -3,7 +3,9 @@
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from qsearch.models import load
 from qsearch.network import CalibratedNetwork
@@ -24,3 +26,35 @@ def textures(height: int = 48, width: int = 48, side: int = 16) -> NDArray[np.ui
     busy = ((rows // side + columns // side) % 2 == 1)[..., None]
     noise = random.integers(0, 256, (height, width, 3))
     return np.where(busy, noise, 90).astype(np.uint8)
+
+
+class Joined(nn.Module):
+    """Three residual blocks, whose outputs are joined, and a global skip (upscale 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.first, self.second, self.third = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.join = nn.Conv2d(24, 8, 1)
+        self.up = nn.Conv2d(8, 12, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = self.head(x)
+        one = torch.relu(self.first(head) + head)
+        two = self.second(one) + one
+        three = self.third(two) + two
+        return self.shuffle(self.up(self.join(torch.cat([one, two, three], 1)) + head))
+
+
+def joined_model() -> nn.Module:
+    """`Joined` with seeded weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Joined()
+
+
+@cache
+def joined() -> CalibratedNetwork:
+    """The network that joins its blocks, calibrated."""
+    return CalibratedNetwork.make(load(f"{__file__}:joined_model"), random_images(3, 64, 64))
