@@ -42,17 +42,18 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not manifest.keys() >= _KEYS:
         raise QsearchError(f"{folder / MANIFEST} is not a manifest of format {FORMAT}")
-    if manifest.pop("checksum") != _checksum(manifest):
+    if manifest.pop("checksum") != checksum(manifest):
         raise QsearchError(f"{folder / MANIFEST} differs from its own checksum: it was edited or damaged")
     return manifest
 
 
 def write_manifest(folder: Path | str, manifest: Mapping[str, Any]) -> None:
     """Write `manifest`, sealed with a checksum of itself."""
-    write_json(Path(folder) / MANIFEST, {**manifest, "checksum": _checksum(manifest)})
+    write_json(Path(folder) / MANIFEST, {**manifest, "checksum": checksum(manifest)})
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a JSON file that is sealed with it."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from qsearch.compile.emulation import CannotRunError, command, runner
@@ -13,7 +12,7 @@ from qsearch.compile.manifest import PATCHES, damaged_files, read_manifest
 from qsearch.compile.ppm import decode_ppm, encode_ppm
 from qsearch.errors import QsearchError
 from qsearch.images import read_image, save_image
-from qsearch.integer.storage import load_program, run_program
+from qsearch.integer.storage import load_program, run_image
 
 _UNSUPPORTED = 3  # the executable's status on a processor without its instruction set
 
@@ -153,5 +152,4 @@ def run_reference(artefact: Path | str, image: NDArray[np.uint8]) -> NDArray[np.
         from qsearch.patches.stored import StoredPatches  # above this package: only here its files meet it
 
         return StoredPatches.load(artefact).reference(image)
-    result = run_program(load_program(artefact), torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
-    return result[0].permute(1, 2, 0).contiguous().numpy()
+    return run_image(load_program(artefact), image)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
@@ -98,3 +100,9 @@ def run_program(program: GraphModule, image: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         result: torch.Tensor = program(image)
     return result
+
+
+def run_image(program: GraphModule, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The reference executor on one image: uint8 [H, W, 3] in, uint8 [H·u, W·u, 3] out."""
+    result = run_program(program, torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
+    return result[0].permute(1, 2, 0).contiguous().numpy()

@@ -146,8 +146,7 @@ class PatchNetwork:
         return self._programs.run(image)
 
     def _level_bitops(self, height: int, width: int) -> list[int]:
-        layers = self.network.layers((height, width))
-        return [cost.bitops(layers, level.allocation) for level in self.levels]
+        return level_bitops(self.network, self.levels, height, width)
 
 
 def patch_reports(names: Sequence[str], patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
@@ -164,11 +163,16 @@ def patch_reports(names: Sequence[str], patches: Sequence[Tile], decisions: Deci
     )
 
 
+def level_bitops(network: CalibratedNetwork, levels: Sequence[Level], height: int, width: int) -> list[int]:
+    """BitOPs of a patch of `height` × `width` LR pixels at every level."""
+    layers = network.layers((height, width))
+    return [cost.bitops(layers, level.allocation) for level in levels]
+
+
 def patch_bitops(
     network: CalibratedNetwork, levels: Sequence[Level], patches: Sequence[Tile], decisions: Decisions
 ) -> int:
     """BitOPs of the patches' bodies, overlap included."""
     box = patches[0].input
-    layers = network.layers((box.bottom - box.top, box.right - box.left))
-    by_level = [cost.bitops(layers, level.allocation) for level in levels]
+    by_level = level_bitops(network, levels, box.bottom - box.top, box.right - box.left)
     return sum(by_level[level] for level in decisions.levels)

@@ -6,25 +6,24 @@ levels/<i>/               allocation and integer program of a level, which holds
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from qsearch import cost
 from qsearch.allocation import Allocation
 from qsearch.compile.host import HostNetwork
-from qsearch.compile.manifest import PATCHES
+from qsearch.compile.manifest import PATCHES, checksum
 from qsearch.errors import QsearchError
 from qsearch.files import read_json, staged_folder, write_json
-from qsearch.integer.storage import PARAMETERS, PROGRAM, load_program, run_program, save_program
+from qsearch.integer.storage import PARAMETERS, PROGRAM, load_program, run_image, save_program
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.classifier import Classifier
 from qsearch.patches.clusters import Clustering
@@ -97,7 +96,7 @@ class StoredPatches:
 
     def reference(self, image: Image) -> Image:
         """The upscaled image from the reference executor of the integer programs."""
-        return self._programs([_reference(level.program) for level in self.levels]).run(image).image
+        return self._programs([partial(run_image, level.program) for level in self.levels]).run(image).image
 
     def _programs(self, runs: Sequence[Callable[[Image], Image]]) -> PatchPrograms:
         names = [level.name for level in self.levels]
@@ -129,7 +128,7 @@ class StoredPatches:
             "score": dict(self.score),
             "files": {name: _digest(folder / name) for name in self._files()},
         }
-        write_json(folder / PATCHES, {**content, "checksum": _checksum(content)})
+        write_json(folder / PATCHES, {**content, "checksum": checksum(content)})
 
     def _files(self) -> Iterator[str]:
         for index in range(len(self.levels)):
@@ -162,14 +161,6 @@ class StoredPatches:
         return StoredPatches(model, upscale, layout, policy, tuple(levels), score)
 
 
-def _reference(program: GraphModule) -> Callable[[Image], Image]:
-    def run(image: Image) -> Image:
-        result = run_program(program, torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
-        return np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
-
-    return run
-
-
 def _bitops_per_pixel(network: CalibratedNetwork, level: Level) -> int:
     one, two = (cost.bitops(network.layers((16, width)), level.allocation) for width in (16, 32))
     if two != 2 * one or one % 256:
@@ -196,7 +187,7 @@ def _checked(folder: Path) -> dict[str, Any]:
     content = read_json(folder / PATCHES)
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("files"), dict):
         raise QsearchError(f"{folder / PATCHES} is not a configuration of patches of format {FORMAT}")
-    if content.pop("checksum", None) != _checksum(content):
+    if content.pop("checksum", None) != checksum(content):
         raise QsearchError(f"{folder / PATCHES} differs from its own checksum: it was edited or damaged")
     for name, expected in content["files"].items():
         if not (folder / name).is_file():
@@ -208,7 +199,3 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
