@@ -106,14 +106,14 @@ class PatchScorer:
                 self.lr_images, setting.layout, [setting.share]
             )
             return self._once(("edges", setting.decided), calibrate)
-        name = f"{setting.patch}-{setting.overlap}-{setting.classes}"
+        name = f"{setting.patch}-{setting.classes}"  # textures do not depend on the overlap
         return replace(self._once(("classes", name), lambda: self._clustering(setting, name)), share=setting.share)
 
     def _clustering(self, setting: Setting, name: str) -> Clustering:
         stored = self._folder / f"{name}.safetensors"
         if stored.is_file():
             return Clustering(Classifier.load(stored))
-        made = Clustering.train(self.network, self.lr_images, setting.layout, setting.classes, self._seed)
+        made = Clustering.train(self.network, self.lr_images, Layout(setting.patch), setting.classes, self._seed)
         made.classifier.save(stored)
         return made
 

@@ -72,11 +72,11 @@ class PatchSpace:
     shares: tuple[float, ...] = SHARES
 
     def __post_init__(self) -> None:
-        for name, values in self.choices().items():
-            if not values or len(set(values)) < len(values):
-                raise QsearchError(f"a search of patches needs {name} to choose from, each named once: {list(values)}")
         if len(self.levels) < 2:
             raise QsearchError(f"a search of patches needs at least two allocations, not {', '.join(self.levels)}")
+        for name, values in {**self.choices(), "levels": self.levels}.items():
+            if not values or len(set(values)) < len(values):
+                raise QsearchError(f"a search of patches needs {name} to choose from, each named once: {list(values)}")
         for name, known in (("policies", (EDGES, CLUSTERS)), ("ranges", (OWN, COMMON))):
             for value in getattr(self, name):
                 if value not in known:
