@@ -71,7 +71,10 @@ def search_patches(
     levels: Annotated[str | None, typer.Option(help="Uniform bits to choose from [default: 8-7-6-5-4-3].")] = None,
     patch: Annotated[str, typer.Option(help="Longest sides of a patch in LR pixels, to choose from.")] = "24,32,48,64",
     overlap: Annotated[str, typer.Option(help="LR pixels that neighbours share, to choose from.")] = "0,4,8",
-    policy: Annotated[str, typer.Option(help="What may decide.")] = "edges,clusters",
+    policy: Annotated[
+        str,
+        typer.Option(help="What gets the higher bits: patches of strong edges, smooth ones, references of clusters."),
+    ] = "edges,smooth,clusters",
     classes: Annotated[str, typer.Option(help="Numbers of texture classes to choose from.")] = "8,16,32",
     ranges: Annotated[
         str, typer.Option(help="own: every level is calibrated on the patches that it gets; common: it is not.")

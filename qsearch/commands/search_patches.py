@@ -110,7 +110,7 @@ def _measure(
 def _words(point: PatchPoint) -> str:
     tried = point.tried
     assert isinstance(tried, Setting)
-    decides = f"clusters of {tried.classes} classes" if tried.policy == CLUSTERS else "edges"
+    decides = f"clusters of {tried.classes} classes" if tried.policy == CLUSTERS else tried.policy
     ranges = "own ranges" if tried.own_ranges else "common ranges"
     share = f"{point.metrics['high_share']:.0%}"
     bits = f"{share} {tried.high} else {tried.low}, {ranges}"

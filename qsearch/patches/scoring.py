@@ -19,7 +19,7 @@ from qsearch.patches.errors import psnr_of, squared_error
 from qsearch.patches.execute import Level, level_bitops
 from qsearch.patches.ranges import OwnRanges
 from qsearch.patches.rule import EdgeRule
-from qsearch.patches.setting import EDGES, Setting, Whole
+from qsearch.patches.setting import CLUSTERS, SMOOTH, Setting, Whole
 from qsearch.patches.split import Layout, overwork
 
 _WHOLE = Layout(1 << 20)
@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a setting is made of: the levels with their ranges, from high to low, and what decides."""
+    """What a setting is made of: the levels with their ranges, as the policy numbers them, and what decides."""
 
     levels: tuple[Level, ...]
     layout: Layout
@@ -74,9 +74,9 @@ class PatchScorer:
         Of whole images the better of common and own ranges counts: `own_ranges` 1 says that it is own.
         """
         if isinstance(tried, Setting):
-            return self._metrics(self.configuration(tried), self._keys(tried))
+            return self._metrics(self.configuration(tried), self._keys(tried), tried.high)
         found = {
-            own: self._metrics(self.whole(tried, own), [("whole", tried.level, own)])
+            own: self._metrics(self.whole(tried, own), [("whole", tried.level, own)], tried.level)
             for own in ([False] if self.levels[tried.level].finetuned else [False, True])
         }
         best = max(found, key=lambda own: found[own]["psnr_y_db"])
@@ -85,7 +85,7 @@ class PatchScorer:
     def configuration(self, setting: Setting) -> Configuration:
         """Everything that a setting needs to run."""
         policy = self.policy(setting)
-        levels = [self.levels[setting.high], self.levels[setting.low]]
+        levels = [self.levels[name] for name in setting.levels]
         chosen = (self._ranged(level, index, setting) for index, level in enumerate(levels))
         return Configuration(tuple(chosen), setting.layout, policy, self._decided(setting, "pairs"))
 
@@ -101,9 +101,10 @@ class PatchScorer:
 
     def policy(self, setting: Setting) -> EdgeRule | Clustering:
         """What decides: an edge rule calibrated, or a classifier trained, on the LR images."""
-        if setting.policy == EDGES:
+        if setting.policy != CLUSTERS:
+            share = 1 - setting.share if setting.policy == SMOOTH else setting.share
             calibrate: Callable[[], EdgeRule] = lambda: EdgeRule.calibrate(  # noqa: E731
-                self.lr_images, setting.layout, [setting.share]
+                self.lr_images, setting.layout, [share]
             )
             return self._once(("edges", setting.decided), calibrate)
         name = f"{setting.patch}-{setting.classes}"  # textures do not depend on the overlap
@@ -143,10 +144,10 @@ class PatchScorer:
 
     def _keys(self, setting: Setting) -> list[Any]:
         """What the results of each level depend on, besides the layout."""
-        names = (setting.high, setting.low)
-        return [(n, (setting.decided, index) if setting.own_ranges else None) for index, n in enumerate(names)]
+        own = setting.own_ranges
+        return [(name, (setting.decided, index) if own else None) for index, name in enumerate(setting.levels)]
 
-    def _metrics(self, made: Configuration, keys: Sequence[Any]) -> dict[str, float]:
+    def _metrics(self, made: Configuration, keys: Sequence[Any], high: str) -> dict[str, float]:
         for index, (level, key) in enumerate(zip(made.levels, keys, strict=True)):
             self._fill(level, made, index, (made.layout, key))
         upscale, rows = self.network.model.upscale, []
@@ -161,10 +162,13 @@ class PatchScorer:
             quality = psnr_of(error, height * upscale, width * upscale, upscale)
             rows.append((quality, bitops, overwork(patches, height, width)))
         psnr_y_db, mean_bitops, work = (float(value) for value in np.mean(rows, axis=0))
-        high, count = (
-            sum(f(d) for d in made.decisions) for f in (lambda d: d.levels.count(0), lambda d: len(d.levels))
-        )
-        return {"psnr_y_db": psnr_y_db, "bitops": mean_bitops, "high_share": high / count, "overwork": work}
+        counted = [made.levels[level].name == high for found in made.decisions for level in found.levels]
+        return {
+            "psnr_y_db": psnr_y_db,
+            "bitops": mean_bitops,
+            "high_share": sum(counted) / len(counted),
+            "overwork": work,
+        }
 
     def _fill(self, level: Level, made: Configuration, index: int, key: Any) -> None:
         """Upscale the patches that are at the level and whose errors are not known."""

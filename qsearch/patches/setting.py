@@ -11,7 +11,9 @@ from optuna.trial import Trial
 from qsearch.errors import QsearchError
 from qsearch.patches.split import Layout
 
-EDGES, CLUSTERS = "edges", "clusters"
+EDGES, SMOOTH, CLUSTERS = "edges", "smooth", "clusters"
+POLICIES = (EDGES, SMOOTH, CLUSTERS)
+"""Which patches get the high allocation: those of strong edges, the smooth ones, or references of clusters."""
 OWN, COMMON = "own", "common"
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WHOLE = "whole"
@@ -27,11 +29,11 @@ class Setting:
     patch: int
     overlap: int
     policy: str
-    """`edges` or `clusters`."""
+    """One of `POLICIES`."""
     classes: int
-    """Texture classes; 0 where edges decide."""
+    """Texture classes; 0 where nothing is clustered."""
     share: float
-    """Of the patches at the high allocation by edges; of the references in each cluster by clusters (at least one)."""
+    """Of calibration's patches at the high allocation; by clusters of the references in each (at least one)."""
     high: str
     low: str
     """Names of allocations."""
@@ -42,6 +44,11 @@ class Setting:
     def layout(self) -> Layout:
         """How images are split."""
         return Layout(self.patch, self.overlap)
+
+    @property
+    def levels(self) -> tuple[str, str]:
+        """The allocations in the order in which the policy numbers them: edges come first, smooth patches last."""
+        return (self.low, self.high) if self.policy == SMOOTH else (self.high, self.low)
 
     @property
     def decided(self) -> "Setting":
@@ -77,10 +84,10 @@ class PatchSpace:
         for name, values in {**self.choices(), "levels": self.levels}.items():
             if not values or len(set(values)) < len(values):
                 raise QsearchError(f"a search of patches needs {name} to choose from, each named once: {list(values)}")
-        for name, known in (("policies", (EDGES, CLUSTERS)), ("ranges", (OWN, COMMON))):
+        for name, known in (("policies", POLICIES), ("ranges", (OWN, COMMON))):
             for value in getattr(self, name):
                 if value not in known:
-                    raise QsearchError(f"{name} of a search of patches are {' and '.join(known)}, not {value!r}")
+                    raise QsearchError(f"{name} of a search of patches are {', '.join(known)}, not {value!r}")
         for patch in self.patches:
             for overlap in self.overlaps:
                 Layout(patch, overlap)

@@ -18,27 +18,9 @@ from tests.command_line import refuse, succeed
 from tests.tiny import TINY
 
 SMALL = ("--patch", "16,24", "--overlap", 0, "--limit", 1)
-SEARCH = ("search-patches", TINY, "--levels", "8-5-3", "--trials", 20, "--policy", "edges", *SMALL)
-CLUSTERS = (
-    "search-patches",
-    TINY,
-    "--levels",
-    "8-3",
-    "--trials",
-    3,
-    "--policy",
-    "clusters",
-    "--classes",
-    4,
-    "--ranges",
-    "own",
-    "--patch",
-    16,
-    "--overlap",
-    0,
-    "--limit",
-    1,
-)
+SEARCH = ("search-patches", TINY, "--levels", "8-5-3", "--trials", 20, "--policy", "edges,smooth", *SMALL)
+FEW = "--levels 8-3 --trials 3 --policy clusters --classes 4 --ranges own --patch 16 --overlap 0 --limit 1"
+CLUSTERS = ("search-patches", TINY, *FEW.split())
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +68,7 @@ def test_killed_and_continued_it_is_the_same_search(run: Path, tmp_path: Path) -
     assert "its patches differ" in refuse(*SEARCH, "--out", folder, "--patch", 32)
 
 
-@pytest.mark.parametrize("policy", ["edges", "clusters"])
+@pytest.mark.parametrize("policy", ["edges", "smooth", "clusters"])
 def test_a_stored_setting_is_what_was_found(run: Path, tmp_path: Path, policy: str) -> None:
     if policy == "clusters":
         run = tmp_path / "run"
@@ -98,7 +80,8 @@ def test_a_stored_setting_is_what_was_found(run: Path, tmp_path: Path, policy: s
     assert made["psnr"]["psnr_y_db"] == pytest.approx(point.metrics["psnr_y_db"], abs=1e-9)
     assert made["bitops"] == point.metrics["bitops"]
     stored = StoredPatches.load(tmp_path / "out")
-    assert [level.name for level in stored.levels] == [point.params["high"], point.params["low"]]
+    assert [level.name for level in stored.levels] == list(point.tried.levels)  # type: ignore[union-attr]
+    assert made["shares"][point.params["high"]] == pytest.approx(point.metrics["high_share"])
     assert isinstance(stored.policy, Clustering) == (policy == "clusters")
     assert {entry["ranges"] for entry in made["whole_images"].values()} <= {"own", "common"}
 
