@@ -20,7 +20,7 @@ from qsearch.quant.observers import ValueStats
 BATCH = 16
 SAMPLES = 256
 """Values of every activation that are kept of a patch."""
-MOST_PATCHES, MOST_PIXELS = 256, 400_000
+MOST_PATCHES, MOST_PIXELS = 512, 600_000
 """What is run to learn ranges, at most."""
 Image = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from qsearch.search.front import non_dominated
 from qsearch.search.objective import Objective, losses
 
 RANDOM = 12
-"""Trials of patches before the first neighbour."""
+"""Proposals before the first neighbour."""
 _GOLDEN = 0.6180339887498949
 _CROSSED, _MOVED, _FAR = 0.3, 0.2, 0.25
 """Chances that a proposal mixes two settings, that a parameter moves, and that it moves anywhere, not by one step."""
@@ -46,7 +46,8 @@ class NeighbourSampler(BaseSampler):
         tried = [other for other in trials if WHOLE not in other.params]
         taken = {_key(other.params) for other in tried}
         random = np.random.default_rng((self.seed, len(trials)))
-        best = self._front(tried) if len(tried) >= RANDOM else []
+        proposed = sum("origin" not in other.user_attrs for other in tried)  # neither seeds nor whole images
+        best = self._front(tried) if proposed >= RANDOM else []
         params = self._anywhere(random)
         for _ in range(_ATTEMPTS):
             params = self._near(best, len(trials), random) if best else self._anywhere(random)

@@ -1,6 +1,6 @@
 """What a search of patches tries: a setting of patches, or a whole image at one allocation, and the space of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -134,15 +134,16 @@ class PatchSpace:
 
     def seeds(self) -> list[Params]:
         """Neighbouring allocations in the largest patches with the least overlap, where patches lose least."""
-        first: Callable[[Sequence[Value]], Value] = lambda values: values[0]  # noqa: E731
-        rest: Params = {
-            "patch": max(self.patches),
-            "overlap": min(self.overlaps),
-            "policy": first(self.policies),
-            **({"classes": self.classes[0]} if self.policies[0] == CLUSTERS else {}),
-            "share": min(self.shares, key=lambda share: abs(share - 0.5)),
-        }
-        return [{**rest, "high": high, "low": low, "ranges": self.ranges[0]} for high, low in pairwise(self.levels)]
+        found: list[Params] = []
+        for high, low in pairwise(self.levels):
+            for policy in self.policies:
+                params: Params = {"patch": max(self.patches), "overlap": min(self.overlaps), "policy": policy}
+                if policy == CLUSTERS:
+                    params["classes"] = self.classes[0]
+                share = min(self.shares, key=lambda share: abs(share - 0.5))
+                ranges = COMMON if COMMON in self.ranges else OWN
+                found.append({**params, "share": share, "high": high, "low": low, "ranges": ranges})
+        return found
 
 
 def setting_of(params: Mapping[str, Any]) -> Setting:

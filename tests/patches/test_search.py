@@ -24,7 +24,7 @@ from tests.patches.networks import textures, tiny
 
 OBJECTIVES = parse_objectives("psnr_y_db,bitops")
 SPACE = PatchSpace(
-    (16, 24, 32, 48, 64), (0, 2, 4, 8), ("edges", "clusters"), (8, 16, 32), ("8", "7", "6", "5", "4", "3")
+    (16, 24, 32, 48, 64), (0, 2, 4, 8), ("edges", "smooth", "clusters"), (8, 16, 32), ("8", "7", "6", "5", "4", "3")
 )
 
 
