@@ -46,7 +46,7 @@ class NeighbourSampler(BaseSampler):
         tried = [other for other in trials if WHOLE not in other.params]
         taken = {_key(other.params) for other in tried}
         random = np.random.default_rng((self.seed, len(trials)))
-        proposed = sum("origin" not in other.user_attrs for other in tried)  # neither seeds nor whole images
+        proposed = sum(other.user_attrs.get("origin", "search") == "search" for other in tried)  # not the seeds
         best = self._front(tried) if proposed >= RANDOM else []
         params = self._anywhere(random)
         for _ in range(_ATTEMPTS):
