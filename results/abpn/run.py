@@ -60,8 +60,8 @@ PTQ_WANTED = {"Set5": 33.50, "Set14": 29.76}
 QAT_DROP = 0.02
 ROUNDS, BENCH_ROUNDS = 15, 64
 PARTS = ("ptq", "qat", "residuals", "speed")
-QAT = QuantizedSettings(iterations=6000, batch=8, patch=48, learning_rate=1e-3, average=0.999, teacher=1.0,
-                        calibration_weight=0.0, validate_every=1000)  # fmt: skip
+QAT = QuantizedSettings(iterations=3000, batch=8, patch=48, learning_rate=2e-4, average=0.999, teacher=1.0,
+                        calibration_weight=0.0, validate_every=250)  # fmt: skip
 RESIDUAL = TrainingSettings(iterations=10_000, batch=8, patch=32, learning_rate=1e-3, validate_every=2000)
 
 PAGE = """# ABPN ×3 at int8

@@ -1,0 +1,2 @@
+def latency(subject):
+    return {}
