@@ -13,6 +13,7 @@ from qsearch.images import Pair
 from qsearch.network import CalibratedNetwork
 from qsearch.patches import (
     Clustering,
+    Constant,
     CurvePoint,
     EdgeRule,
     Layout,
@@ -37,6 +38,7 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 OWN_SHARES = (0.25, 0.5, 0.75)
 CLUSTER_SHARES = (None, 0.25, 0.5, 0.75)
 LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 4))
+SEAM_LAYOUTS, SEAM_BITS = (LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16)), "8-4"
 DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
 Own = tuple[float, EdgeRule, tuple[CalibratedNetwork, CalibratedNetwork]]
 TRIALS, SEARCH_IMAGES, FRONT_POINTS = 120, 16, 12
@@ -163,17 +165,21 @@ def _best_saving(
     return {"saving": saving, **asdict(point)}
 
 
-def seams(subject: Subject) -> dict[str, float]:
-    """Seams of 8-4 by edges on the photographs, by patch size, without own ranges."""
-    levels, network = levels_of(subject.network, "8-4"), subject.network
+def seams(subject: Subject) -> dict[str, dict[str, float]]:
+    """Seams on the photographs by layout: two widths by edges, and 8 bits in every patch, which no decision causes."""
+    network = subject.network
+    levels = levels_of(network, SEAM_BITS)
     whole = HostNetwork(levels[0].program(network))
-    found = {}
-    for layout in LAYOUTS:
+    pairs = subject.pairs("photographs")
+    wholes = [whole.run(pair.lr) for pair in pairs]
+    found: dict[str, dict[str, float]] = {}
+    for layout in SEAM_LAYOUTS:
         rule = EdgeRule.calibrate(subject.images, layout, [0.5])
-        patched = PatchNetwork(network, levels, layout, rule)
-        excess = [
-            seam_excess(patched.run(pair.lr).image, whole.run(pair.lr), layout.split(*pair.lr.shape[:2]), UPSCALE)
-            for pair in subject.pairs("photographs")
-        ]
-        found[str(layout.patch)] = sum(excess) / len(excess)
+        for name, policy in ((SEAM_BITS, rule), ("8", Constant())):
+            patched = PatchNetwork(network, levels, layout, policy)
+            excess = [
+                seam_excess(patched.run(pair.lr).image, result, layout.split(*pair.lr.shape[:2]), UPSCALE)
+                for pair, result in zip(pairs, wholes, strict=True)
+            ]
+            found.setdefault(f"{layout.patch}, {layout.overlap}", {})[name] = sum(excess) / len(excess)
     return found

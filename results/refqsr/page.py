@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from curves import DROP_DB, LAYOUT, LAYOUTS, NEAR, PAIRS, USEFUL_DROP_DB
+from curves import DROP_DB, LAYOUT, LAYOUTS, NEAR, PAIRS, SEAM_BITS, SEAM_LAYOUTS, USEFUL_DROP_DB
 from subjects import CALIBRATION_IMAGES, CLASSES, SETS
 from trained import CONTROLS, PATCHES, SET, WIDTHS
 
@@ -67,7 +67,8 @@ overhead is everything outside the bodies of the levels.
 ## Seams
 
 How much larger differences across borders of patches are than elsewhere, against the whole image at 8 bits; mean over
-the photographs, 8-4 by edges (wanted: at most {seam:.0%}).
+the photographs, {seam_bits} by edges, and in brackets 8 bits in all patches (wanted: at most {seam:.0%}). More overlap
+removes what the patches cannot see of each other, at its price in BitOPs; what two widths do differently stays.
 
 | network | {seam_heads} |
 |---|{seam_rules}|
@@ -95,8 +96,9 @@ def page(content: dict[str, Any]) -> str:
         controls=" | ".join(control.name for control in CONTROLS), control_rules="|".join("---" for _ in CONTROLS),
         trained="\n".join(_trained(networks)), trained_verdict="\n".join(_trained_verdict(networks)),
         size="×".join(map(str, reversed(first["size"]))), rounds=first["rounds"],
-        latency="\n".join(_latency(timed)), seam=SEAM, seam_heads=" | ".join(f"{one.patch} px" for one in LAYOUTS),
-        seam_rules="|".join("---" for _ in LAYOUTS), seams="\n".join(_seams(networks)),
+        latency="\n".join(_latency(timed)), seam=SEAM, seam_bits=SEAM_BITS,
+        seam_heads=" | ".join(f"{one.patch} px, overlap {one.overlap}" for one in SEAM_LAYOUTS),
+        seam_rules="|".join("---" for _ in SEAM_LAYOUTS), seams="\n".join(_seams(networks)),
     )  # fmt: skip
 
 
@@ -217,5 +219,7 @@ def _latency(timed: dict[str, Any]) -> Iterator[str]:
 def _seams(networks: dict[str, Any]) -> Iterator[str]:
     for network, parts in networks.items():
         if "curves" in parts:
-            cells = [f"{parts['curves']['seams'][str(one.patch)]:+.2%}" for one in LAYOUTS]
+            found = parts["curves"]["seams"]
+            by_layout = [found[f"{one.patch}, {one.overlap}"] for one in SEAM_LAYOUTS]
+            cells = [f"{one[SEAM_BITS]:+.1%} ({one['8']:+.1%})" for one in by_layout]
             yield f"| {TITLES[network]} | {' | '.join(cells)} |"
