@@ -101,9 +101,9 @@ Made by `python results/fqsr/run.py` on {date} ({cpu}): each training has {itera
 the {images} training images (bsd200, t91), Adam along a cosine from {rates} (relative), L1 plus FQSR's calibration
 loss; SRResNet in batches of {srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px.
 Weights, inputs and skip operands have the bits of the row, first and last layer included; the image has 8. PSNR in dB
-of the compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the same
-bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where the
-trainings begin; all keep what is best on crops of DIV2K's validation images. Protocol: {protocol}.
+of the compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the
+same bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where
+the trainings begin; all keep what is best on crops of DIV2K's validation images. Protocol: {protocol}.
 
 | network | bits | {head} |
 |---|---|{rules}|
