@@ -44,7 +44,7 @@ def main() -> None:
     parts: dict[str, Callable[[Subject], Any]] = {
         "curves": lambda subject: {"sets": curves(subject, console), "seams": seams(subject)},
         "trained": lambda subject: trained(subject, given.iterations, console),
-        "latency": latency,
+        "latency": lambda subject: latency(subject, given.iterations, console),
     }
     for name in [given.network] if given.network else NETWORKS:
         subject = Subject(name, given.runs, given.limit)

@@ -58,7 +58,7 @@ def trained(subject: Subject, iterations: int, console: Console) -> dict[str, An
     found: dict[str, Any] = {"iterations": iterations, "set": SET, "static": _static(subject, pairs)}
     for width in WIDTHS:
         for control in CONTROLS:
-            twin = _trained(subject, width, control, iterations, console)
+            twin = twin_of(subject, width, control, iterations, console)
             rows = list(_measured(subject, twin, control, pairs))
             found[f"{width}, {control.name}"] = rows
             print(subject.key, width, control.name, [round(row["psnr_y_db"], 3) for row in rows], flush=True)
@@ -68,7 +68,7 @@ def trained(subject: Subject, iterations: int, console: Console) -> dict[str, An
     return found
 
 
-def _trained(subject: Subject, width: int, control: Control, iterations: int, console: Console) -> ReferencedTwin:
+def twin_of(subject: Subject, width: int, control: Control, iterations: int, console: Console) -> ReferencedTwin:
     """The two widths 8 and `width`, trained once."""
     network = subject.network
     every = control.every or EVERY[subject.key]
@@ -86,15 +86,15 @@ def _trained(subject: Subject, width: int, control: Control, iterations: int, co
     return twin
 
 
-def _policy(subject: Subject, control: Control) -> Clustering | RandomReferences:
-    return RandomReferences(subject.clustering) if control.random else subject.clustering
+def _policy(subject: Subject, control: Control, share: float | None = None) -> Clustering | RandomReferences:
+    clustering = replace(subject.clustering, share=share)
+    return RandomReferences(clustering) if control.random else clustering
 
 
 def _measured(subject: Subject, twin: ReferencedTwin, control: Control, pairs: list[Pair]) -> Iterator[dict[str, Any]]:
     """One row for each share of references, from the integer network on the compiled kernels."""
     for share in SHARES:
-        clustering = replace(subject.clustering, share=share)
-        policy = RandomReferences(clustering) if control.random else clustering
+        policy = _policy(subject, control, share)
         if twin.positions:
             program = ReferencedProgram.of(subject.network, twin)
             run: Any = ReferencedNetwork(subject.network, program, PATCHES, policy).run
