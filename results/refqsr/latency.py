@@ -1,4 +1,4 @@
-"""Artefacts on this machine: whole images at uniform bits against patches, with and without RefER, and where time goes."""
+"""Artefacts on this machine: whole images at uniform bits against patches, with and without RefER; where time goes."""
 
 import json
 import subprocess
