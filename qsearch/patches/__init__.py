@@ -29,7 +29,8 @@ from qsearch.patches.referenced_network import ReferencedNetwork, ReferencedProg
 from qsearch.patches.rule import EdgeRule, edge_score
 from qsearch.patches.seams import seam_excess
 from qsearch.patches.split import Layout, gather, merge, overwork
-from qsearch.patches.stored import StoredLevel, StoredPatches
+from qsearch.patches.stored import StoredPatches
+from qsearch.patches.stored_level import StoredLevel
 
 __all__ = [
     "Classifier",

@@ -57,9 +57,9 @@ def _joined(patches: StoredPatches, target: Target, choose: kernels.Choose | Non
     networks: dict[str, Plan] = {}
     for level in patches.levels:
         if choose is None:
-            networks[level.name] = plan.build(level.program, target.isa)
+            networks[level.name] = plan.build(level.segments[0].module, target.isa)
         else:
-            networks[level.name] = code_budget.build(level.program, target.isa, target.arch, choose)
+            networks[level.name] = code_budget.build(level.segments[0].module, target.isa, target.arch, choose)
     if isinstance(patches.policy, Clustering):
         classifier = patches.policy.classifier.program()
         networks[CLASSIFIER] = plan.build(classifier, target.isa, choose, shrinks=True)

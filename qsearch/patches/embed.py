@@ -9,8 +9,8 @@ from qsearch.patches.clusters import Clustering
 from qsearch.patches.rule import EdgeRule
 from qsearch.patches.split import Layout
 
-CLASSIFIER = "classifier"
-"""Its name among the networks of an executable."""
+CLASSIFIER, REFER = "classifier", "refer"
+"""Their names among the networks of an executable."""
 
 
 class PatchTraversal:

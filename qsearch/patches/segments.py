@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Graph, GraphModule, Node
 
-from qsearch.compile.fusion import BOUNDS, CHANNELS, Program, is_call
+from qsearch.compile.fusion import Program, is_call
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
+from qsearch.integer.storage import BOUNDS, CHANNELS
 
 IMAGE = "image"
 Values = Mapping[str, NDArray[np.uint8]]
@@ -79,6 +80,11 @@ def interpreted(segment: Segment) -> Executor:
         }
 
     return run
+
+
+def image_run(segment: Segment, execute: Executor) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A segment that takes an image and gives one, as a function of images."""
+    return lambda image: execute({IMAGE: image})[segment.outputs[0]]
 
 
 class _Cutter:
