@@ -23,7 +23,8 @@ from qsearch.files import read_json, staged_folder, write_json
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.classifier import Classifier
 from qsearch.patches.clusters import Clustering
-from qsearch.patches.embed import CLASSIFIER, REFER
+from qsearch.patches.embed import CLASSIFIER
+from qsearch.patches.embed_refer import REFER
 from qsearch.patches.execute import Bodies, Level, LevelBodies, PatchPrograms
 from qsearch.patches.referenced_bodies import ReferencedBodies, Repair
 from qsearch.patches.referenced_network import ReferencedProgram

@@ -99,6 +99,12 @@ def clusters_artefact() -> Path:
     return _artefact("clusters", clusters())
 
 
+@cache
+def referenced_artefact() -> Path:
+    """The artefact of `referenced`, named `referenced`. Do not change it: copy it first."""
+    return _artefact("referenced", referenced())
+
+
 def _artefact(name: str, patches: StoredPatches) -> Path:
     return build_patch_artefact(patches, Path(_FOLDER.name) / name, load_target("host"), name=name, choose=plain)
 
