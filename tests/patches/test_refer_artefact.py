@@ -81,28 +81,30 @@ def test_profile_splits_the_time_of_refer() -> None:
     assert all(value > 0 for value in (*stages["refer_ms"].values(), *stages["bodies_ms"].values()))
 
 
-def test_too_little_memory_and_tiles_are_refused(tmp_path: Path) -> None:
-    executable = referenced_artefact() / "referenced"
-    (tmp_path / "in.ppm").write_bytes(encode_ppm(textures(30, 4000, 6)))
-    for option, words in {"--memory 1": "RefER needs", "--tile 17": "a patch runs in one piece"}.items():
-        call = [executable, tmp_path / "in.ppm", tmp_path / "out.ppm", *option.split()]
-        done = subprocess.run(call, capture_output=True, text=True)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert words in done.stderr
-        assert not (tmp_path / "out.ppm").exists()
+def test_small_tiles_and_targets_are_refused(tmp_path: Path) -> None:
+    assert "a patch runs in one piece" in refused(referenced_artefact() / "referenced", "--tile", "17")
     target = load_target("host")
     small = target.model_copy(update={"limits": Limits(memory_bytes=1 << 20)})
     with pytest.raises(QsearchError, match="96x96 pixels, needs"):
         build_patch_artefact(replace(referenced(), layout=Layout(96)), tmp_path / "never", small, name="net")
 
 
+def refused(executable: Path, *options: str) -> str:
+    """The line with which the executable refuses a large image."""
+    words = [executable, "-", "-", *options]
+    done = subprocess.run(words, input=encode_ppm(textures(100, 200, 6)), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+    return done.stderr.decode()
+
+
 def test_the_command_compiles_what_was_stored(tmp_path: Path) -> None:
-    patches = replace(referenced("tiny"), score={"psnr": {"psnr_y_db": 30.0}})
+    patches = replace(referenced("tiny"), layout=Layout(96), score={"psnr": {"psnr_y_db": 30.0}})
     patches.save(tmp_path / "stored")
     succeed("compile", tmp_path / "stored", "--out", tmp_path / "artefact", "--name", "net")
     manifest = read_manifest(tmp_path / "artefact")
     assert (manifest["levels"], manifest["refer"]) == (["8", "4"], 1)
     assert verify(tmp_path / "artefact").ok
     again = StoredPatches.load(tmp_path / "artefact")
+    assert "RefER needs" in refused(tmp_path / "artefact" / "net", "--memory", "1")
     image = textures(30, 41, 6)
     assert np.array_equal(again.reference(image), run_executable(tmp_path / "artefact", image))
