@@ -1,6 +1,5 @@
 """Networks: train, evaluate, quantize, fine-tune."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +78,10 @@ def train(
 @app.command("eval")
 def evaluate_command(
     model: Annotated[
-        str, typer.Argument(help="A bundled name, a checkpoint, file.py:factory, or the folder of an artefact.")
+        str,
+        typer.Argument(
+            help="A bundled name, a checkpoint, file.py:factory, or the folder of an artefact or of an integer network."
+        ),
     ],
     images: ImagesOption = "samples",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
@@ -87,26 +89,10 @@ def evaluate_command(
         bool, typer.Option("--self-ensemble", help="Mean of the results on the eight turns of each image.")
     ] = False,
 ) -> None:
-    """PSNR and SSIM of a float network or of a compiled artefact, with the protocol written beside them."""
-    from qsearch import ensemble
-    from qsearch.compile.manifest import read_manifest
-    from qsearch.compile.run_artefact import run_executable
-    from qsearch.evaluation import evaluate
-    from qsearch.models import load
-    from qsearch.run import pairs_of
+    """PSNR and SSIM of a float or integer network or of an artefact, with the protocol written beside them."""
+    from qsearch.commands.evaluate import evaluate_model
 
-    if (Path(model) / "manifest.json").is_file():
-        upscale = int(read_manifest(model)["upscale"])
-        run: ensemble.Upscaler = lambda image: run_executable(model, image)  # noqa: E731
-    else:
-        network = load(model)
-        upscale, run = network.upscale, network.run
-    score = evaluate(ensemble.self_ensemble(run) if self_ensemble else run, pairs_of(images, upscale, limit), upscale)
-    how = " by self-ensemble" if self_ensemble else ""
-    console.print(
-        f"PSNR {score.psnr_y_db:.3f} dB, SSIM {score.ssim_y:.4f}{how} on {score.images} images ({score.protocol})"
-    )
-    finish({"model": model, "self_ensemble": self_ensemble, **asdict(score)})
+    finish(evaluate_model(model, images, limit, self_ensemble, console))
 
 
 @app.command()

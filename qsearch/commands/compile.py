@@ -19,6 +19,7 @@ from qsearch.evaluation import evaluate
 from qsearch.files import read_json, require_free
 from qsearch.integer.storage import load_program
 from qsearch.measure.modelled import choice_for
+from qsearch.models import bundled_programs
 from qsearch.run import CONFIG, Run
 from qsearch.target import load_target
 
@@ -26,8 +27,12 @@ from qsearch.target import load_target
 def compile_source(
     source: Path, out: Path, point: int | None, target: str | None, name: str | None, console: Console
 ) -> dict[str, Any]:
-    """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`."""
+    """Compile the selected (or the named) point of a run, or a quantized network, into the new folder `out`.
+
+    A bundled integer network is named; everything else is a folder.
+    """
     require_free(out)
+    source = integer_folder(source)
     if (source / PATCHES).is_file():
         return _compile_patches(source, out, target or "host", name, console)
     source = chosen_run(source)
@@ -35,9 +40,16 @@ def compile_source(
         return _compile_quantized(source, out, target or "host", name, console)
     if (source / CONFIG).is_file():
         return _compile_point(Run.open(source), out, point, target, name, console)
+    names = ", ".join(bundled_programs())
     raise QsearchError(
         f"{source} is neither a run of `qsearch search` nor a folder that `qsearch quantize` or `qsearch patches` wrote"
+        f", nor a bundled integer network: {names}"
     )
+
+
+def integer_folder(source: Path) -> Path:
+    """The folder of the bundled integer network of that name, or `source` itself."""
+    return source if source.exists() else bundled_programs().get(str(source), source)
 
 
 def _compile_quantized(source: Path, out: Path, target: str, name: str | None, console: Console) -> dict[str, Any]:

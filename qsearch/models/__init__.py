@@ -3,12 +3,13 @@
 from qsearch.models.checkpoints import read_metadata, read_state_dict, save_weights
 from qsearch.models.loaded import LoadedModel, freeze, to_image, to_input
 from qsearch.models.named import with_weights
-from qsearch.models.registry import build, bundled_names, families, load, load_checkpoint
+from qsearch.models.registry import build, bundled_names, bundled_programs, families, load, load_checkpoint
 
 __all__ = [
     "LoadedModel",
     "build",
     "bundled_names",
+    "bundled_programs",
     "families",
     "freeze",
     "load",

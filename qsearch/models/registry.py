@@ -36,6 +36,11 @@ def bundled_names() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
 
 
+def bundled_programs() -> dict[str, Path]:
+    """The trained integer networks that come with the package, by name: folders as `qsearch train --bits` writes."""
+    return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/program.json"))}
+
+
 def load(name_or_path: str | Path) -> LoadedModel:
     """A trained network: a bundled name, a checkpoint file, or `file.py:factory` (a function that returns a module).
 
@@ -54,6 +59,8 @@ def load(name_or_path: str | Path) -> LoadedModel:
         return load_checkpoint(Path(head["file"]), int(head["upscale"]))
     if Path(text).suffix.lower() in CHECKPOINT_SUFFIXES or Path(text).is_file():
         return load_checkpoint(Path(text))
+    if text in bundled_programs():
+        raise QsearchError(f"{text} is an integer network: give it to `qsearch compile` or `qsearch eval`")
     if is_configuration(text):
         raise QsearchError(
             f"{text} is a configuration without trained weights: train it with `qsearch train {text} --out FOLDER`, or "

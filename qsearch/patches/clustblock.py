@@ -51,9 +51,12 @@ class ClustBlock(nn.Module):
 def training_patches(images: Sequence[NDArray[np.uint8]], layout: Layout, seed: int = 0) -> list[NDArray[np.uint8]]:
     """Patches of LR images, all of the layout's size and at most 4096; raises `QsearchError` where there is none."""
     found = []
+    step = layout.patch - layout.overlap
     for image in images:
         if min(image.shape[:2]) >= layout.patch:
-            found += gather(image, layout.split(*image.shape[:2]))
+            # Images of other sizes would be split into smaller patches.
+            height, width = (side - (side - layout.overlap) % step for side in image.shape[:2])
+            found += gather(image[:height, :width], layout.split(height, width))
     if not found:
         raise QsearchError(f"no image is as large as a patch of {layout.patch} pixels: use larger images")
     chosen = np.random.default_rng(seed).permutation(len(found))[:MOST_PATCHES]

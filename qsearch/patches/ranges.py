@@ -52,7 +52,10 @@ def recalibrated(network: CalibratedNetwork, patches: Sequence[NDArray[np.uint8]
     for sites in groups.values():
         found.update(dict.fromkeys(sites, recorder.statistics(sites[0])))
     ordered = {site: found[site] for site in old.stats}
-    return CalibratedNetwork(network.model, Calibration(old.graph, old.white, ordered, old.factors))
+    # The weights are the same ones: what was found for them is shared.
+    return CalibratedNetwork(
+        network.model, Calibration(old.graph, old.white, ordered, old.factors, _weights=old._weights)
+    )
 
 
 def patches_at(

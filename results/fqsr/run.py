@@ -97,13 +97,13 @@ RESULTS = ("8-8-8", "6-6-8", "4-4-8", "3-3-8")
 
 PAGE = """# Fully quantized networks by training
 
-Made by `python results/fqsr/run.py` on {date} ({cpu}): each training has {iterations} iterations on the {images}
-training images (bsd200, t91), Adam along a cosine from {rates} (relative), L1 plus FQSR's calibration loss; SRResNet
-in batches of {srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px. Weights,
-inputs and skip operands have the bits of the row, first and last layer included; the image has 8. PSNR in dB of the
-compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the same
-bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where the
-trainings begin; all keep what is best on crops of DIV2K's validation images. Protocol: {protocol}.
+Made by `python results/fqsr/run.py` on {date} ({cpu}): each training has {iterations} iterations on
+the {images} training images (bsd200, t91), Adam along a cosine from {rates} (relative), L1 plus FQSR's calibration
+loss; SRResNet in batches of {srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px.
+Weights, inputs and skip operands have the bits of the row, first and last layer included; the image has 8. PSNR in dB
+of the compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the
+same bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where
+the trainings begin; all keep what is best on crops of DIV2K's validation images. Protocol: {protocol}.
 
 | network | bits | {head} |
 |---|---|{rules}|
@@ -343,11 +343,12 @@ def main() -> None:
         print(json.dumps({"trained": arguments.network}))
         return
     networks = {name: read_json(file) for name, file in files.items()}
-    settings = settings_of(NETWORKS["edsr"], VARIANTS["4-4-8"], arguments.iterations)
+    settings = settings_of(NETWORKS["edsr"], VARIANTS["4-4-8"], networks["edsr"]["iterations"])
+    iterations = " and ".join(f"{result['iterations']} ({result['name']})" for result in networks.values())
     rates = ", ".join(f"{rate:g} ({bits.replace('-', '/')})" for bits, rate in RATES.items())
     protocol = networks["edsr"]["protocol"].replace("2 px cropped", "the upscale in pixels cropped")
     conditions = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "cpu": detect_host().cpu, "images": 291,
-                  "iterations": arguments.iterations, "rates": rates, "protocol": protocol}  # fmt: skip
+                  "iterations": iterations, "rates": rates, "protocol": protocol}  # fmt: skip
     out = HERE if arguments.limit is None else arguments.runs
     write_json(out / "table.json", {**conditions, "settings": asdict(settings), "networks": networks,
                                      "not_reached": problems(networks)})  # fmt: skip

@@ -24,6 +24,13 @@ def trained() -> tuple[ClustBlock, Classifier, float]:
     return block, Classifier.freeze(block, patches), agreed
 
 
+def test_patches_for_training_have_one_size_though_the_images_do_not() -> None:
+    images = random_images(1, 61, 40) + random_images(1, 33, 57) + random_images(1, 8, 60)
+    patches = training_patches(images, Layout(16, 4))
+    assert {patch.shape for patch in patches} == {(16, 16, 3)}
+    assert len(patches) == 4 * 3 + 2 * 4, "none from the image that is smaller than a patch"
+
+
 def test_kmeans_finds_separate_groups_and_is_deterministic() -> None:
     random = np.random.default_rng(0)
     points = np.concatenate([random.normal(centre, 0.1, (20, 2)) for centre in (0, 5, 10)])

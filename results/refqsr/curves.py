@@ -1,0 +1,185 @@
+"""Whole images against patches without training: BitOPs at equal PSNR for uniform, searched and per-patch bits."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from subjects import LAYOUT, SETS, UPSCALE, Subject
+
+from qsearch.commands.search import search_run
+from qsearch.compile.host import HostNetwork
+from qsearch.images import Pair
+from qsearch.network import CalibratedNetwork
+from qsearch.patches import (
+    Clustering,
+    Constant,
+    CurvePoint,
+    EdgeRule,
+    Layout,
+    Level,
+    PatchBank,
+    bitops_at,
+    levels_of,
+    patches_at,
+    recalibrated,
+    seam_excess,
+    static_point,
+)
+from qsearch.patches.execute import PatchNetwork
+from qsearch.run import Run, RunConfig
+from qsearch.search import front, load_history
+
+BITS = "8-7-6-5-4-3"
+PAIRS = ("8-4", "8-3", "6-3", "6-4")
+NEAR = ("6-5", "5-4")
+"""Near widths: where the oracle says that patches may win."""
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+OWN_SHARES = (0.25, 0.5, 0.75)
+CLUSTER_SHARES = (None, 0.25, 0.5, 0.75)
+LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 4))
+SEAM_LAYOUTS, SEAM_BITS = (LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16)), "8-4"
+DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
+Own = tuple[float, EdgeRule, tuple[CalibratedNetwork, CalibratedNetwork]]
+TRIALS, SEARCH_IMAGES, FRONT_POINTS = 120, 16, 12
+
+
+def curves(subject: Subject, console: Console) -> dict[str, Any]:
+    """For every image set: the uniform and the searched curve, and all of patches."""
+    searched = _searched(subject, console)
+    deciders, own = _deciders(subject), _recalibrated(subject)
+    return {name: _of_set(subject, subject.pairs(name), searched, deciders, own) for name in SETS}
+
+
+def _searched(subject: Subject, console: Console) -> list[Level]:
+    """The front of a search over all sites for whole images, on DIV2K's validation crops."""
+    trials, images = (TRIALS, SEARCH_IMAGES) if subject.limit is None else (12, subject.limit)
+    config = RunConfig(str(subject.weights), str(subject.data / "validation"), str(subject.data / "calibration"),
+                       "psnr_y_db,bitops", image_limit=images, calibration_limit=len(subject.images))  # fmt: skip
+    run = Run.create(subject.folder / "search", config)
+    search_run(run, str(trials), console)
+    history = load_history(run.folder / "search")
+    best = sorted(front(history.points, history.objectives), key=lambda point: point.metrics["bitops"])
+    kept = [best[round(i * (len(best) - 1) / (FRONT_POINTS - 1))] for i in range(FRONT_POINTS)]
+    return [Level(f"searched {point.number}", point.allocation) for point in {p.number: p for p in kept}.values()]
+
+
+def _deciders(subject: Subject) -> dict[tuple[int, str], EdgeRule | Clustering]:
+    """By patch size and name."""
+    found: dict[tuple[int, str], EdgeRule | Clustering] = {}
+    for layout in LAYOUTS:
+        for share in SHARES:
+            found[layout.patch, f"edges {share:g}"] = EdgeRule.calibrate(subject.images, layout, [share])
+        for part in CLUSTER_SHARES:
+            name = "clusters, one each" if part is None else f"clusters {part:g}"
+            found[layout.patch, name] = replace(subject.clustering, share=part)
+    return found
+
+
+def _of_set(
+    subject: Subject,
+    pairs: list[Pair],
+    searched: list[Level],
+    deciders: dict[tuple[int, str], EdgeRule | Clustering],
+    own: list[Own],
+) -> dict[str, Any]:
+    network = subject.network
+    levels = levels_of(network, BITS)
+    static = [static_point(network, level, pairs) for level in levels]
+    found = [static_point(network, level, pairs) for level in searched]
+    rows: dict[str, list[CurvePoint]] = {}
+    for layout in LAYOUTS:
+        bank = PatchBank(network, levels, layout, pairs)
+        for pair in (*PAIRS, *NEAR):
+            for kind in ("edges", "clusters"):
+                rows[f"{pair}, {kind}, {layout.patch}"] = [
+                    bank.point(name, policy, pair.split("-"))
+                    for (patch, name), policy in deciders.items()
+                    if patch == layout.patch and name.startswith(kind)
+                ]
+            rows[f"{pair}, oracle, {layout.patch}"] = [
+                bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in SHARES
+            ]
+    for pair in (*PAIRS, *NEAR):
+        rows[f"{pair}, edges with own ranges, {LAYOUT.patch}"] = _own_ranges(subject, pairs, own, pair)
+    return _compared(static, found, rows) | {"protocol": f"Y, {UPSCALE} px cropped", "images": len(pairs)}
+
+
+def _recalibrated(subject: Subject) -> list[Own]:
+    """The edge rules, and for each the network with the ranges of its high patches and with those of its low ones."""
+    found = []
+    for share in OWN_SHARES:
+        rule = EdgeRule.calibrate(subject.images, LAYOUT, [share])
+        high, low = (recalibrated(subject.network, patches_at(level, rule, subject.images, LAYOUT)) for level in (0, 1))
+        found.append((share, rule, (high, low)))
+    return found
+
+
+def _own_ranges(subject: Subject, pairs: list[Pair], own: list[Own], pair: str) -> list[CurvePoint]:
+    """Every level calibrated on the patches that it gets."""
+    found = []
+    for share, rule, networks in own:
+        levels = [
+            replace(level, calibrated=calibrated)
+            for level, calibrated in zip(levels_of(subject.network, pair), networks, strict=True)
+        ]
+        bank = PatchBank(subject.network, levels, LAYOUT, pairs)
+        found.append(bank.point(f"edges {share:g}", rule, pair.split("-")))
+    return found
+
+
+def _compared(
+    static: list[CurvePoint], searched: list[CurvePoint], rows: dict[str, list[CurvePoint]]
+) -> dict[str, Any]:
+    """BitOPs of every curve at the PSNR that is wanted, and at every point the saving against whole images."""
+    wanted = static[0].psnr_y_db - DROP_DB
+    at: Callable[[list[CurvePoint]], float | None] = lambda points: bitops_at(points, wanted)  # noqa: E731
+    return {
+        "wanted_db": wanted,
+        "uniform": [asdict(point) for point in static],
+        "searched": [asdict(point) for point in searched],
+        "w8a8_bitops": static[0].bitops,
+        "uniform_bitops": at(static),
+        "searched_bitops": at([*static, *searched]),
+        "patches": {
+            name: {
+                "bitops": at(points),
+                "points": [asdict(point) for point in points],
+                "best_saving": _best_saving(points, static, searched),
+            }
+            for name, points in rows.items()
+        },
+    }
+
+
+def _best_saving(
+    points: list[CurvePoint], static: list[CurvePoint], searched: list[CurvePoint]
+) -> dict[str, Any] | None:
+    """The useful point that saves most against whole images at its own PSNR, uniform or searched."""
+    rivals, least = [*static, *searched], static[0].psnr_y_db - USEFUL_DROP_DB
+    useful = [point for point in points if point.psnr_y_db >= least]
+    savings = [(1 - point.bitops / rival, point) for point in useful if (rival := bitops_at(rivals, point.psnr_y_db))]
+    if not savings:
+        return None
+    saving, point = max(savings, key=lambda entry: entry[0])
+    return {"saving": saving, **asdict(point)}
+
+
+def seams(subject: Subject) -> dict[str, dict[str, float]]:
+    """Seams on the photographs by layout: two widths by edges, and 8 bits in every patch, which no decision causes."""
+    network = subject.network
+    levels = levels_of(network, SEAM_BITS)
+    whole = HostNetwork(levels[0].program(network))
+    pairs = subject.pairs("photographs")
+    wholes = [whole.run(pair.lr) for pair in pairs]
+    found: dict[str, dict[str, float]] = {}
+    for layout in SEAM_LAYOUTS:
+        rule = EdgeRule.calibrate(subject.images, layout, [0.5])
+        for name, policy in ((SEAM_BITS, rule), ("8", Constant())):
+            patched = PatchNetwork(network, levels, layout, policy)
+            excess = [
+                seam_excess(patched.run(pair.lr).image, result, layout.split(*pair.lr.shape[:2]), UPSCALE)
+                for pair, result in zip(pairs, wholes, strict=True)
+            ]
+            found.setdefault(f"{layout.patch}, {layout.overlap}", {})[name] = sum(excess) / len(excess)
+    return found
