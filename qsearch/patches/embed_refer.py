@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qsearch.compile.joined import Joined
 from qsearch.compile.plan import Plan
 from qsearch.patches.fusion import BASE, QUERY, WARPED
-from qsearch.patches.refer_numbers import matching_params, unmoved_params
+from qsearch.patches.refer_numbers import Unmoved, matching_params
 from qsearch.patches.referenced_bodies import Repair
 from qsearch.patches.segments import Segment, replaced
 
@@ -99,17 +99,19 @@ class ReferTables:
         part = self._part(network, {QUERY: query, BASE: base}, (WARPED,))
         (warped,) = (feature for feature in self.plans[network].features if feature.name == WARPED)
         first = len(self._readers)
-        unmoved = {name: self._param(f"{network}/{name}", v) for name, v in unmoved_params(fusion).items()}
         fused = self._outputs(network, fusion.segment)
         # The base is repaired last: the others are compared with what it was.
         for number in sorted(range(len(repair.readers)), key=lambda number: number == fusion.carrier):
+            unmoved = Unmoved.of(fusion, number, matching.zero_point)
+            params = {name: self._param(f"{network}/{number}/{name}", v) for name, v in unmoved.params().items()}
+            numbers = (params.get(name, -1) for name in ("k", "m", "unmoved"))
             new = fused[fusion.segment.outputs[number]]
-            self._readers.append(table((values[repair.readers[number]], new, unmoved.get(f"unmoved{number}", -1))))
+            self._readers.append(table((values[repair.readers[number]], new, *numbers, *unmoved.grid)))
         places = query, taps[repair.reference], base, self.joined.index(network, warped.buffer), warped.first
-        params = (self._param(f"{network}/{name}", value) for name, value in matching_params(matching).items())
+        arrays = [self._param(f"{network}/{name}", value) for name, value in matching_params(matching).items()]
         keys, channels = matching.weight.shape
         sizes = keys, channels, matching.reduce, matching.zero_point, len(matching.table)
-        return table((*places, first, len(self._readers), *params, *sizes, part))
+        return table((*places, first, len(self._readers), *arrays, *sizes, part))
 
     def _param(self, name: str, values: NDArray[np.generic]) -> int:
         """The number of a new parameter."""

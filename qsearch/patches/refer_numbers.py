@@ -1,5 +1,7 @@
 """The numbers of RefER as the compiled runtime takes them, and what its narrow integers can hold."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,36 @@ def matching_params(m: Matching) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def unmoved_params(fusion: Fusion) -> dict[str, NDArray[np.generic]]:
-    """For every reader but the carrier its codes of the base's codes without fusion, uint8 [C · 256]."""
-    return {f"unmoved{index}": codes.ravel() for index, codes in enumerate(fusion.unmoved) if codes is not None}
+@dataclass(frozen=True)
+class Unmoved:
+    """How the runtime has the codes of a reader that a fusion does not move: `qs_reader` in refer.h."""
+
+    k: NDArray[np.int32] | None = None
+    m: NDArray[np.float32] | None = None
+    """Both or none, [C]."""
+    table: NDArray[np.uint8] | None = None
+    """Instead of them, [C · 256]."""
+    grid: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Zero point of the base; zero point, least and greatest code of the reader."""
+
+    @staticmethod
+    def of(fusion: Fusion, reader: int, own_zero: int) -> "Unmoved":
+        """Of a reader; `own_zero` is the zero point of RefER's own grid. Nothing for the carrier."""
+        codes = fusion.unmoved[reader]
+        if codes is None:
+            return Unmoved()
+        buffer = fusion.segment.module.get_buffer
+        k, m = (buffer(name).numpy() for name in ("k", f"m{reader}"))
+        zero, lo, hi, *pieces = buffer(f"bounds{reader}").tolist()
+        base = own_zero if fusion.carrier is None else int(buffer(f"bounds{fusion.carrier}")[0])
+        products = (np.arange(256) - base) * k[:, None].astype(np.int64)
+        real = np.clip(products.astype(np.float32) * m[:, None], lo - zero, hi - zero)
+        fits = np.abs(products).max(initial=0) < 2**31
+        if pieces or not fits or not np.array_equal(np.rint(real) + zero, codes):
+            return Unmoved(table=codes.ravel())
+        return Unmoved(k, m, None, (base, zero, lo, hi))
+
+    def params(self) -> dict[str, NDArray[np.generic]]:
+        """The arrays that there are, by name."""
+        arrays = {"k": self.k, "m": self.m, "unmoved": self.table}
+        return {name: np.ascontiguousarray(values) for name, values in arrays.items() if values is not None}

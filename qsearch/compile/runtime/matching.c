@@ -118,13 +118,16 @@ QS_HOT static void qs_flow(const qs_matching *m, const int16_t *query, const int
     qs_volume(m, query, reference, down * across, i, volume);
     int32_t most = INT32_MIN;
     for (int64_t j = 0; j < down * across; j++) most = volume[j] > most ? volume[j] : most;
+    for (int64_t j = 0; j < down * across; j++) {
+      const int32_t distance = most - volume[j];
+      volume[j] = distance < m->length ? distance : m->length;
+    }
     int64_t total = 0, row_moment = 0, column_moment = 0;
     const int32_t *row = volume;
     for (int64_t r = 0; r < down; r++, row += across) {
       int64_t sum = 0;
       for (int64_t c = 0; c < across; c++) {
-        const int32_t distance = most - row[c];
-        const int64_t weight = m->table[distance < m->length ? distance : m->length];
+        const int64_t weight = m->table[row[c]];
         sum += weight;
         column_moment += weight * c;
       }

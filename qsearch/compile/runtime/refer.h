@@ -18,9 +18,12 @@ typedef struct {
   int16_t first_move, end_move, first_step, end_step;
 } qs_part;
 
-/* A value that is repaired in place, and what the fusion makes of it; `unmoved` is [channels][256], or -1. */
+/* A value that is repaired in place, and what the fusion makes of it. Its code of a code of the base without fusion is
+ * requantized (see ops.requantize) with the parameters k and m and the grid, or where k is -1 stands in the parameter
+ * `unmoved`, [channels][256]. The base itself has neither. */
 typedef struct {
-  int16_t value, fused, unmoved;
+  int16_t value, fused, k, m, unmoved;
+  int16_t base_zero, zero, lo, hi;
 } qs_reader;
 
 /* One RefER: the values of query and reference that it compares, and where the warped reference goes. */

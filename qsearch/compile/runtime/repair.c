@@ -114,20 +114,43 @@ static int qs_match_and_warp(qs_context *context, const qs_refer *refer, int rep
   return 0;
 }
 
-/* A code that the fusion leaves where it was without it stays as it is. */
-static int qs_repair_rows(const qs_job *job, int64_t from, int64_t to) {
-  const int64_t channels = job->repair->channels, columns = job->refer->columns;
-  const uint8_t *unmoved = job->reader->unmoved < 0 ? NULL : job->context->params[job->reader->unmoved].data;
-  const uint8_t *fused = qs_data(job, job->reader->fused), *base = qs_data(job, job->repair->base);
-  uint8_t *value = qs_data(job, job->reader->value);
-  if (unmoved == NULL) {
-    qs_copy(value + from * columns * channels, fused + from * columns * channels, (to - from) * columns * channels);
-    return 0;
+/* A code that the fusion leaves where it was without it stays as it is. This is one pixel. */
+QS_HOT static void qs_keep_unmoved(const qs_reader *reader, const uint8_t *restrict fused, const uint8_t *restrict base,
+                                   const int32_t *restrict k, const float *restrict m, int channels,
+                                   uint8_t *restrict value) {
+#pragma STDC FP_CONTRACT OFF
+  const float lo = (float)(reader->lo - reader->zero), hi = (float)(reader->hi - reader->zero), magic = 0x1.8p23f;
+  const int32_t base_zero = reader->base_zero, zero = reader->zero;
+  for (int c = 0; c < channels; c++) {
+    float code = (float)(k[c] * (base[c] - base_zero)) * m[c];
+    code = code < lo ? lo : code;
+    code = code > hi ? hi : code;
+    code = code + magic - magic; /* to nearest, halves to even */
+    /* Without a branch, which nothing could predict. */
+    const uint8_t same = (uint8_t)-(fused[c] == (int32_t)code + zero);
+    value[c] = (uint8_t)(fused[c] ^ ((fused[c] ^ value[c]) & same));
   }
-  for (int64_t p = from * columns; p < to * columns; p++) {
-    const uint8_t *restrict now = fused + p * channels, *restrict code = base + p * channels;
-    uint8_t *restrict kept = value + p * channels;
-    for (int64_t c = 0; c < channels; c++) kept[c] = now[c] == unmoved[c * 256 + code[c]] ? kept[c] : now[c];
+}
+
+static int qs_repair_rows(const qs_job *job, int64_t from, int64_t to) {
+  const qs_reader *reader = job->reader;
+  const int channels = job->repair->channels;
+  const DLTensor *params = job->context->params;
+  const int64_t first = from * job->refer->columns, end = to * job->refer->columns;
+  const uint8_t *fused = qs_data(job, reader->fused), *base = qs_data(job, job->repair->base);
+  uint8_t *value = qs_data(job, reader->value);
+  if (reader->k >= 0) {
+    for (int64_t p = first * channels; p < end * channels; p += channels)
+      qs_keep_unmoved(reader, fused + p, base + p, params[reader->k].data, params[reader->m].data, channels, value + p);
+  } else if (reader->unmoved >= 0) {
+    const uint8_t *unmoved = params[reader->unmoved].data;
+    for (int64_t p = first * channels; p < end * channels; p += channels)
+      for (int64_t c = 0; c < channels; c++) {
+        const uint8_t same = (uint8_t)-(fused[p + c] == unmoved[c * 256 + base[p + c]]);
+        value[p + c] = (uint8_t)(fused[p + c] ^ ((fused[p + c] ^ value[p + c]) & same));
+      }
+  } else {
+    qs_copy(value + first * channels, fused + first * channels, (end - first) * channels);
   }
   return 0;
 }
