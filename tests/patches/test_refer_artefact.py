@@ -15,13 +15,13 @@ from qsearch.compile.manifest import read_manifest
 from qsearch.compile.ppm import encode_ppm
 from qsearch.compile.run_artefact import run_executable, verify
 from qsearch.errors import QsearchError
-from qsearch.patches import Layout
+from qsearch.patches import Clustering, Layout
 from qsearch.patches.artefact import build_patch_artefact
 from qsearch.patches.stored import StoredPatches
 from qsearch.target import Limits, load_target
 from tests.command_line import succeed
 from tests.patches.networks import textures
-from tests.patches.stored_patches import pictures, referenced, referenced_artefact
+from tests.patches.stored_patches import classifier, pictures, referenced, referenced_artefact
 from tests.patches.test_artefact import check
 from tests.small_networks import random_images
 
@@ -55,9 +55,11 @@ def test_threads_do_not_matter(options: dict[str, int]) -> None:
 
 
 def test_averaged_row_by_row(tmp_path: Path) -> None:
-    patches = replace(referenced("tiny"), layout=Layout(14, 9, "average"))
+    policy = Clustering(classifier(), share=0.4)
+    patches = replace(referenced("tiny"), layout=Layout(14, 9, "average"), policy=policy)
     folder = build_patch_artefact(patches, tmp_path / "out", load_target("host"), name="net", choose=plain)
     check(folder, patches, ["ramp", "a few patches", "one row", "all alike", "smaller than a patch"])
+    assert "RefER needs" in refused(folder / "net", "--memory", "1"), "for many references"
 
 
 def test_another_architecture(tmp_path: Path) -> None:
@@ -105,6 +107,6 @@ def test_the_command_compiles_what_was_stored(tmp_path: Path) -> None:
     assert (manifest["levels"], manifest["refer"]) == (["8", "4"], 1)
     assert verify(tmp_path / "artefact").ok
     again = StoredPatches.load(tmp_path / "artefact")
-    assert "RefER needs" in refused(tmp_path / "artefact" / "net", "--memory", "1")
+    assert "a patch in one piece needs" in refused(tmp_path / "artefact" / "net", "--memory", "1")
     image = textures(30, 41, 6)
     assert np.array_equal(again.reference(image), run_executable(tmp_path / "artefact", image))

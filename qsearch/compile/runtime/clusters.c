@@ -44,7 +44,7 @@ static int qs_probabilities(qs_context *context, const uint8_t *image, qs_work *
   uint64_t arena = qs_arena_bytes(work->rows.side, work->columns.side);
   if (arena == 0) return qs_fail(context, QS_BAD_SIZE, "a buffer of a patch would pass 2 GiB");
   if (arena > context->memory_limit - work->bytes)
-    return qs_fail(context, QS_NO_MEMORY, "the classifier needs %l KiB of working memory for a patch",
+    return qs_fail(context, QS_NO_MEMORY, "a patch in one piece needs %l KiB of working memory",
                    (int64_t)((arena + work->bytes) >> 10));
   int status = qs_reserve(context, arena);
   qs_choose_steps(context, QS_CLASSIFIER_FIRST, QS_CLASSIFIER_END);
