@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from qsearch.compile import emulation
 from qsearch.compile.kernels import plain
@@ -21,7 +22,7 @@ from qsearch.patches.stored import StoredPatches
 from qsearch.target import Limits, load_target
 from tests.command_line import succeed
 from tests.patches.networks import textures
-from tests.patches.stored_patches import classifier, pictures, referenced, referenced_artefact
+from tests.patches.stored_patches import classifier, pictures, ramp, referenced, referenced_artefact
 from tests.patches.test_artefact import check
 from tests.small_networks import random_images
 
@@ -59,7 +60,6 @@ def test_averaged_row_by_row(tmp_path: Path) -> None:
     patches = replace(referenced("tiny"), layout=Layout(14, 9, "average"), policy=policy)
     folder = build_patch_artefact(patches, tmp_path / "out", load_target("host"), name="net", choose=plain)
     check(folder, patches, ["ramp", "a few patches", "one row", "all alike", "smaller than a patch"])
-    assert "RefER needs" in refused(folder / "net", "--memory", "1"), "for many references"
 
 
 def test_another_architecture(tmp_path: Path) -> None:
@@ -84,29 +84,33 @@ def test_profile_splits_the_time_of_refer() -> None:
 
 
 def test_small_tiles_and_targets_are_refused(tmp_path: Path) -> None:
-    assert "a patch runs in one piece" in refused(referenced_artefact() / "referenced", "--tile", "17")
+    assert "a patch runs in one piece" in refused(
+        referenced_artefact() / "referenced", textures(18, 40), "--tile", "17"
+    )
     target = load_target("host")
     small = target.model_copy(update={"limits": Limits(memory_bytes=1 << 20)})
     with pytest.raises(QsearchError, match="96x96 pixels, needs"):
         build_patch_artefact(replace(referenced(), layout=Layout(96)), tmp_path / "never", small, name="net")
 
 
-def refused(executable: Path, *options: str) -> str:
-    """The line with which the executable refuses a large image."""
-    words = [executable, "-", "-", *options]
-    done = subprocess.run(words, input=encode_ppm(textures(100, 200, 6)), capture_output=True)
+def refused(executable: Path, image: NDArray[np.uint8], *options: str) -> str:
+    """The line with which the executable refuses an image."""
+    done = subprocess.run([executable, "-", "-", *options], input=encode_ppm(image), capture_output=True)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
     return done.stderr.decode()
 
 
 def test_the_command_compiles_what_was_stored(tmp_path: Path) -> None:
-    patches = replace(referenced("tiny"), layout=Layout(96), score={"psnr": {"psnr_y_db": 30.0}})
+    patches = replace(referenced("tiny"), layout=Layout(88), score={"psnr": {"psnr_y_db": 30.0}})
     patches.save(tmp_path / "stored")
     succeed("compile", tmp_path / "stored", "--out", tmp_path / "artefact", "--name", "net")
     manifest = read_manifest(tmp_path / "artefact")
     assert (manifest["levels"], manifest["refer"]) == (["8", "4"], 1)
     assert verify(tmp_path / "artefact").ok
     again = StoredPatches.load(tmp_path / "artefact")
-    assert "a patch in one piece needs" in refused(tmp_path / "artefact" / "net", "--memory", "1")
+    net, memory = tmp_path / "artefact" / "net", ("--memory", "1")
+    assert "RefER needs" in refused(net, ramp(4 * 88, 5 * 88), *memory), "for the references"
+    one = subprocess.run([net, "-", "-", *memory], input=encode_ppm(ramp(88, 88)), capture_output=True)
+    assert one.returncode == 0, "one patch borrows nothing"
     image = textures(30, 41, 6)
     assert np.array_equal(again.reference(image), run_executable(tmp_path / "artefact", image))
