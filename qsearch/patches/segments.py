@@ -25,8 +25,8 @@ Executor = Callable[[Values], dict[str, NDArray[np.uint8]]]
 class Segment:
     """A part of an integer program that is an ordinary one, but for its inputs and outputs.
 
-    `module` takes uint8 [N, C, H, W] in the order of `inputs` and gives a tuple in the order of `outputs`; both are
-    names of values: `image`, a value's node in the whole program, or `replaced` of one.
+    `module` takes uint8 [N, C, H, W] in the order of `inputs` and gives a tuple in the order of `outputs`, or the only
+    one; both are names of values: `image`, a value's node in the whole program, or `replaced` of one.
     """
 
     module: GraphModule
@@ -40,7 +40,7 @@ def replaced(name: str) -> str:
 
 
 def whole(module: GraphModule) -> Segment:
-    """A program with one input and several outputs, uncut."""
+    """A program with one input, uncut."""
     return Segment(module, (IMAGE,), tuple(node.name for node in _outputs(module)))
 
 
@@ -73,7 +73,8 @@ def interpreted(segment: Segment) -> Executor:
     def run(values: Values) -> dict[str, NDArray[np.uint8]]:
         inputs = [torch.from_numpy(values[name].copy()).permute(2, 0, 1)[None] for name in segment.inputs]
         with torch.inference_mode():
-            results = segment.module(*inputs)
+            found = segment.module(*inputs)
+        results = (found,) if isinstance(found, torch.Tensor) else found
         return {
             name: result[0].permute(1, 2, 0).contiguous().numpy()
             for name, result in zip(segment.outputs, results, strict=True)
