@@ -26,7 +26,7 @@ QUICK = ("--limit", 1)
 COMMANDS = [
     *("demo", "train", "eval", "quantize", "finetune", "search", "select"),
     *("compile", "verify", "bench", "upscale", "report", "targets"),
-    *("profile", "lint", "patches"),
+    *("profile", "lint", "patches", "search-patches"),
     *("rpc-tracker", "rpc-server"),
 ]
 FACTORIES = tiny.__file__

@@ -33,7 +33,10 @@ def train(
     allocation: Annotated[Path | None, typer.Option(help="Train quantized with this allocation file.")] = None,
     point: Annotated[int | None, typer.Option(help="Of a run folder: a point instead of the selected one.")] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Quantized: begin at the parameters that `finetune` or `train` wrote.")
+        Path | None,
+        typer.Option(
+            help="Quantized: begin at the parameters in the folder (or file) that `finetune` or `train` wrote."
+        ),
     ] = None,
     intervals: Annotated[
         str, typer.Option(help="Quantized: learned from the maximum or from calibration, or fixed.")

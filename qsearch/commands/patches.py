@@ -1,6 +1,6 @@
 """`qsearch patches`: a network at several allocations, chosen patch by patch, made, scored and stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from qsearch import cost
 from qsearch.commands.progress import bar
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
-from qsearch.evaluation import Score, evaluate
+from qsearch.evaluation import evaluate
 from qsearch.files import require_free
 from qsearch.images import Pair, read_image, save_image
 from qsearch.models import load
@@ -23,11 +23,10 @@ from qsearch.patches import (
     EdgeRule,
     Layout,
     Level,
+    OwnRanges,
     PatchResult,
     draw_bits,
     levels_of,
-    patches_at,
-    recalibrated,
 )
 from qsearch.patches.split import Merge
 from qsearch.patches.stored import StoredPatches
@@ -67,12 +66,11 @@ def make_patches(
     chosen = levels_of(network, levels)
     console.print(f"deciding by {policy} on {len(lr_images)} low-resolution images")
     decides = _policy(policy, network, lr_images, layout, shares, classes)
-    if own_ranges:
-        chosen = [
-            _recalibrated(network, level, index, decides, lr_images, layout) for index, level in enumerate(chosen)
-        ]
+    ranges = OwnRanges(network, lr_images, layout) if own_ranges else None
+    if ranges is not None:
+        chosen = [replace(level, calibrated=ranges.of(index, decides)) for index, level in enumerate(chosen)]
     stored = StoredPatches.of(network, chosen, layout, decides)
-    score = scores(stored, network, chosen, pairs, console)
+    score = scores(stored, network, chosen, pairs, ranges, console)
     replace(stored, score=score).save(out)
     return {"out": str(out), "model": model, **score}
 
@@ -123,21 +121,18 @@ def clusters_of(
     return replace(trained, share=shares[0] if shares else None)
 
 
-def _recalibrated(
-    network: CalibratedNetwork,
-    level: Level,
-    index: int,
-    policy: EdgeRule | Clustering,
-    images: Sequence[Image],
-    layout: Layout,
-) -> Level:
-    return replace(level, calibrated=recalibrated(network, patches_at(index, policy, images, layout)))
-
-
 def scores(
-    stored: StoredPatches, network: CalibratedNetwork, levels: Sequence[Level], pairs: Sequence[Pair], console: Console
+    stored: StoredPatches,
+    network: CalibratedNetwork,
+    levels: Sequence[Level],
+    pairs: Sequence[Pair],
+    ranges: OwnRanges | None,
+    console: Console,
 ) -> dict[str, Any]:
-    """PSNR and BitOPs (means over the images) of the patches, and of every level for whole images."""
+    """PSNR and BitOPs (means over the images) of the patches, and of every level for whole images.
+
+    Where levels have own `ranges`, whole images may have those of all patches: the better ones count, and are named.
+    """
     results: list[PatchResult] = []
     executor = stored.executor()
 
@@ -150,21 +145,29 @@ def scores(
     total = sum(len(result.patches) for result in results)
     shares = {level.name: sum(count.get(level.name, 0) for count in counts) / total for level in levels}
     bitops = float(np.mean([result.bitops for result in results]))
-    static = {level.name: _static(network, level, pairs) for level in levels}
+    own = ranges.of_all() if ranges is not None else None
+    static = {level.name: _static(network, level, pairs, own) for level in levels}
     console.print(f"patches: {score.psnr_y_db:.3f} dB, {bitops / 1e9:.4g} GBitOPs ({score.protocol})")
     for name, entry in static.items():
-        console.print(f"whole images at {name}: {entry['psnr_y_db']:.3f} dB, {entry['bitops'] / 1e9:.4g} GBitOPs")
+        figures = f"{entry['psnr_y_db']:.3f} dB, {entry['bitops'] / 1e9:.4g} GBitOPs"
+        console.print(f"whole images at {name}, {entry['ranges']} ranges: {figures}")
     overwork = float(np.mean([result.overwork for result in results]))
     costs = {"bitops": bitops, "overwork": overwork, "shares": shares, "whole_images": static}
     return {"psnr": asdict(score), **costs}
 
 
-def _static(network: CalibratedNetwork, level: Level, pairs: Sequence[Pair]) -> dict[str, float]:
-    plain = replace(level, calibrated=None)
-    run: Callable[[Image], Image] = HostNetwork(plain.program(network)).run
-    score: Score = evaluate(run, pairs, network.model.upscale)
+def _static(
+    network: CalibratedNetwork, level: Level, pairs: Sequence[Pair], own: CalibratedNetwork | None
+) -> dict[str, Any]:
+    """Whole images at a level: with the ranges of calibration or, where they are better, those of `own`."""
+    networks = {"common": network} if own is None or level.finetuned is not None else {"common": network, "own": own}
+    found = {}
+    for ranges, calibrated in networks.items():
+        program = replace(level, calibrated=calibrated).program(network)
+        found[ranges] = evaluate(HostNetwork(program).run, pairs, network.model.upscale).psnr_y_db
+    best = max(found, key=lambda ranges: found[ranges])
     bitops = [cost.bitops(network.layers(pair.lr.shape[:2]), level.allocation) for pair in pairs]
-    return {"psnr_y_db": score.psnr_y_db, "bitops": float(np.mean(bitops))}
+    return {"psnr_y_db": found[best], "bitops": float(np.mean(bitops)), "ranges": best}
 
 
 def _counts(result: PatchResult) -> dict[str, int]:

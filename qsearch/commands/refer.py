@@ -80,7 +80,7 @@ def make_referenced(
     train_referenced(network, twin, layout, policy, refer.folders, training, settings, console=console)
     program = ReferencedProgram.of(network, twin, (high.name, low.name))
     stored = StoredPatches.of_referenced(network, program, layout, policy)
-    score = {**scores(stored, network, program.levels, pairs, console), "training": asdict(settings)}
+    score = {**scores(stored, network, program.levels, pairs, None, console), "training": asdict(settings)}
     replace(stored, score=score).save(out)
     shutil.rmtree(training)
     return {"out": str(out), "model": model, "refer": twin.positions, **score}

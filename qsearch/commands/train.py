@@ -20,9 +20,9 @@ from qsearch.network import CalibratedNetwork
 from qsearch.passes import prepare
 from qsearch.quant import Calibration
 from qsearch.quant.finetuned import FineTuned
-from qsearch.run import CONFIG, Run, calibration_images, pairs_of
+from qsearch.run import CONFIG, PARAMETERS, Run, calibration_images, pairs_of
 from qsearch.training import QuantizedResult, QuantizedSettings, TrainingSettings, train, train_quantized
-from qsearch.training.qat import CALIBRATION
+from qsearch.training.qat import CALIBRATION, TRAINED
 
 CALIBRATION_IMAGES = 32
 COMPARED_SUMMARY = "compared.json"
@@ -63,7 +63,7 @@ def train_allocation(
     """
     network, allocation, upscale = source.network, source.allocation, source.network.model.upscale
     pairs = pairs_of(source.images, upscale, source.limit)
-    first = FineTuned.load(start) if start is not None else None
+    first = _parameters(start) if start is not None else None
     result = train_quantized(network, allocation, folders, out, settings, validation, console, first)
     summary: dict[str, Any] = {
         "model": source.model,
@@ -106,6 +106,12 @@ def _store(
         f"{score.psnr_y_db:.3f} dB trained, in integers, on {score.images} images ({score.protocol})"
     )
     return summary
+
+
+def _parameters(start: Path) -> FineTuned:
+    """What `finetune` or `train` left in a file, or in the folder of it."""
+    within = [start / name for name in (TRAINED, PARAMETERS) if (start / name).is_file()]
+    return FineTuned.load(within[0] if within else start)
 
 
 def quantized_source(

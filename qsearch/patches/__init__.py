@@ -21,13 +21,17 @@ from qsearch.patches.execute import (
     levels_of,
     patch_bitops,
 )
-from qsearch.patches.ranges import patches_at, recalibrated
+from qsearch.patches.latency import PatchTimer
+from qsearch.patches.ranges import OwnRanges, PatchStatistics, patches_at, recalibrated
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer_training import ReferSettings, train_referenced
 from qsearch.patches.referenced import ReferencedTwin, referenced_upscaler
 from qsearch.patches.referenced_network import ReferencedNetwork, ReferencedProgram
 from qsearch.patches.rule import EdgeRule, edge_score
+from qsearch.patches.scoring import PatchScorer
 from qsearch.patches.seams import seam_excess
+from qsearch.patches.search import PatchPoint, run_patch_search
+from qsearch.patches.setting import PatchSpace, Setting, Whole
 from qsearch.patches.split import Layout, gather, merge, overwork
 from qsearch.patches.stored import StoredPatches
 from qsearch.patches.stored_level import StoredLevel
@@ -44,11 +48,17 @@ __all__ = [
     "EdgeRule",
     "Layout",
     "Level",
+    "OwnRanges",
     "PatchBank",
     "PatchNetwork",
+    "PatchPoint",
     "PatchPrograms",
     "PatchReport",
     "PatchResult",
+    "PatchScorer",
+    "PatchSpace",
+    "PatchStatistics",
+    "PatchTimer",
     "Policy",
     "RandomReferences",
     "RefER",
@@ -56,8 +66,10 @@ __all__ = [
     "ReferencedNetwork",
     "ReferencedProgram",
     "ReferencedTwin",
+    "Setting",
     "StoredLevel",
     "StoredPatches",
+    "Whole",
     "as_decisions",
     "assign",
     "bitops_at",
@@ -72,6 +84,7 @@ __all__ = [
     "patches_at",
     "recalibrated",
     "referenced_upscaler",
+    "run_patch_search",
     "seam_excess",
     "static_point",
     "train_clustblock",

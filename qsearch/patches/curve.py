@@ -13,6 +13,7 @@ from qsearch.images import Pair, Tile
 from qsearch.metrics import Protocol, luma, psnr
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.decisions import Decisions, Policy
+from qsearch.patches.errors import squared_error
 from qsearch.patches.execute import Level, patch_bitops
 from qsearch.patches.split import Layout, gather, merge
 
@@ -108,11 +109,8 @@ class PatchBank:
     def _errors(self, image: _Patched, level: int) -> NDArray[np.float64]:
         """Sum of the squared errors of Y in what every patch gives to the result."""
         upscale, original = self.network.model.upscale, luma(image.pair.hr)
-        found = []
-        for result, patch in zip(image.results[level], image.patches, strict=True):
-            inner, place = patch.output.within(patch.input).scaled(upscale), patch.output.scaled(upscale)
-            found.append(((luma(result[inner.slices]) - original[place.slices]) ** 2).sum())
-        return np.array(found)
+        pairs = zip(image.results[level], image.patches, strict=True)
+        return np.array([squared_error(result, patch, original, upscale, upscale) for result, patch in pairs])
 
 
 def static_point(

@@ -39,10 +39,15 @@ class Level:
 
 def levels_of(network: CalibratedNetwork, pair: str) -> list[Level]:
     """Uniform levels from high to low for a text such as `8-4` (bits of weights and inputs; skip operands have 8)."""
+    return [Level(part, uniform(network.sites, int(part), int(part))) for part in names_of(pair)]
+
+
+def names_of(pair: str) -> list[str]:
+    """The names of uniform levels; raises `QsearchError` for a text that is not such as `8-4`."""
     parts = pair.split("-")
     if not all(part in {"2", "3", "4", "5", "6", "7", "8"} for part in parts):
         raise QsearchError(f"levels {pair!r} are not of the form 8-4 with 2 to 8 bits each")
-    return [Level(part, uniform(network.sites, int(part), int(part))) for part in parts]
+    return parts
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class FineTuned:
     @staticmethod
     def load(path: Path | str) -> "FineTuned":
         """Read what `save` wrote; raises `QsearchError` for another file."""
+        if not Path(path).is_file():
+            raise QsearchError(f"{path} is no file of fine-tuned parameters")
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from qsearch.allocation import Site
 from qsearch.search import Objective, Point, Sensitivity
+from qsearch.search.history import Finished
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Crop:
 
     title: str
     pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class FrontData:
+    """What a front is drawn from, whatever it is that was searched."""
+
+    objectives: Sequence[Objective]
+    points: Sequence[Finished]
+    """Every finished trial."""
+    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    winner: Finished | None = None
 
 
 @dataclass(frozen=True)

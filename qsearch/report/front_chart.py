@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from qsearch.report.axis import Axis, axis_over
-from qsearch.report.data import ReportData
+from qsearch.report.data import FrontData, ReportData
 from qsearch.search import OBJECTIVES, Point, human, non_dominated
+from qsearch.search.front import Trial
+from qsearch.search.history import Finished
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 52, 62, 16, 46
+_MARKED = ("uniform", "whole images at")
+"""Origins of the trials that are drawn as squares and named: what the others are to beat."""
 _BELOW_BICUBIC_DB = 0.5
 """Trials further below bicubic than this are worthless and would flatten the picture of the others."""
 
@@ -29,9 +33,10 @@ def costs_to_draw(data: ReportData) -> list[str]:
     ]
 
 
-def front_chart(data: ReportData, cost: str) -> str:
+def front_chart(data: ReportData | FrontData, cost: str) -> str:
     """The chart as an SVG element; trials carry `data-n` so that the page can show and link them."""
-    shown, floor = worth_drawing(data), _floor(data)
+    floor = _floor(data)
+    shown = _worth(data.points, floor)
     lines = {name: m["psnr_y_db"] for name, m in data.references.items() if m.get("psnr_y_db", -math.inf) >= floor}
     values = [point.metrics[cost] for point in shown]
     x = axis_over(values, LEFT, WIDTH - RIGHT, log=min(values) > 0 and max(values) > 4 * min(values))
@@ -41,7 +46,7 @@ def front_chart(data: ReportData, cost: str) -> str:
     parts.append(_steps(best, cost, x, y))
     on_front = {point.number for point in best}
     parts += [_dot(point, cost, x, y, "front" if point.number in on_front else "trial") for point in shown]
-    parts += [_uniform(point, cost, x, y) for point in shown if point.origin.startswith("uniform")]
+    parts += [_uniform(point, cost, x, y) for point in shown if point.origin.startswith(_MARKED)]
     if data.winner is not None and data.winner in shown:
         parts.append(_winner(data.winner, cost, x, y))
     hidden = len(data.points) - len(shown)
@@ -56,14 +61,18 @@ def front_chart(data: ReportData, cost: str) -> str:
 
 def worth_drawing(data: ReportData) -> list[Point]:
     """The trials that are not far worse than bicubic; all of them where every one is, or where bicubic is not known."""
-    return [point for point in data.points if point.metrics["psnr_y_db"] >= _floor(data)] or list(data.points)
+    return _worth(data.points, _floor(data))
 
 
-def _floor(data: ReportData) -> float:
+def _worth(points: Sequence[Trial], floor: float) -> list[Trial]:
+    return [point for point in points if point.metrics["psnr_y_db"] >= floor] or list(points)
+
+
+def _floor(data: ReportData | FrontData) -> float:
     return data.references.get("bicubic", {}).get("psnr_y_db", -math.inf) - _BELOW_BICUBIC_DB
 
 
-def _front(points: Sequence[Point], cost: str) -> list[Point]:
+def _front(points: Sequence[Finished], cost: str) -> list[Finished]:
     values = np.array([(-point.metrics["psnr_y_db"], point.metrics[cost]) for point in points])
     return [points[index] for index in non_dominated(values)]
 
@@ -89,22 +98,22 @@ def _reference(y: Axis, name: str, psnr: float) -> str:
     )
 
 
-def _steps(front: Sequence[Point], cost: str, x: Axis, y: Axis) -> str:
+def _steps(front: Sequence[Finished], cost: str, x: Axis, y: Axis) -> str:
     """The front as the staircase that it is: between two points nothing better was found."""
     where = [(x(point.metrics[cost]), y(point.metrics["psnr_y_db"])) for point in front]
     path = f"M{where[0][0]} {where[0][1]}" + "".join(f"H{px}V{py}" for px, py in where[1:])
     return f'<path class="stairs" d="{path}"/>'
 
 
-def _dot(point: Point, cost: str, x: Axis, y: Axis, kind: str) -> str:
+def _dot(point: Finished, cost: str, x: Axis, y: Axis, kind: str) -> str:
     radius = 3.5 if kind == "front" else 2.5
     px, py = x(point.metrics[cost]), y(point.metrics["psnr_y_db"])
     return f'<circle class="{kind}" data-n="{point.number}" cx="{px}" cy="{py}" r="{radius}"/>'
 
 
-def _uniform(point: Point, cost: str, x: Axis, y: Axis) -> str:
+def _uniform(point: Finished, cost: str, x: Axis, y: Axis) -> str:
     px, py = x(point.metrics[cost]), y(point.metrics["psnr_y_db"])
-    name = html.escape(point.origin.removeprefix("uniform ").upper())
+    name = html.escape(point.origin.split()[-1].upper())
     return (
         f'<rect class="uniform" data-n="{point.number}" x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" '
         'width="9" height="9" rx="1.5"/>'
@@ -112,7 +121,7 @@ def _uniform(point: Point, cost: str, x: Axis, y: Axis) -> str:
     )
 
 
-def _winner(point: Point, cost: str, x: Axis, y: Axis) -> str:
+def _winner(point: Finished, cost: str, x: Axis, y: Axis) -> str:
     px, py = x(point.metrics[cost]), y(point.metrics["psnr_y_db"])
     return (
         f'<circle class="winner" data-n="{point.number}" cx="{px}" cy="{py}" r="8"/>'

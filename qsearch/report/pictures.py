@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from qsearch.errors import QsearchError
 from qsearch.files import write_atomic
-from qsearch.report.data import Crop, ReportData
+from qsearch.report.data import Crop, FrontData, ReportData
 from qsearch.report.front_chart import HEIGHT, WIDTH, front_chart
 
 ZOOM, GAP, CAPTION = 3, 8, 34
@@ -22,7 +22,7 @@ svg { background: #ffffff } text { font: 11px system-ui, sans-serif; fill: #646b
 """
 
 
-def save_front(path: Path | str, data: ReportData, cost: str) -> None:
+def save_front(path: Path | str, data: ReportData | FrontData, cost: str) -> None:
     """Write the front of PSNR against `cost` as an SVG file."""
     figure = re.search(r"<svg[^>]*>(.*)</svg>", front_chart(data, cost), re.DOTALL)
     if figure is None:

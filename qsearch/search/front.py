@@ -3,16 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsearch.files import write_atomic
-from qsearch.search.history import Point
+from qsearch.search.history import Finished, Point
 from qsearch.search.objective import Objective, losses
 
 Losses = NDArray[np.float64]
 """Objective values with the sign that makes smaller better, float64 [N, K]."""
+Trial = TypeVar("Trial", bound=Finished)
 
 
 def non_dominated(values: Losses) -> NDArray[np.int64]:
@@ -44,7 +46,7 @@ def hypervolume(values: Losses, reference: Losses) -> float:
     )
 
 
-def front(points: Sequence[Point], objectives: Sequence[Objective]) -> list[Point]:
+def front(points: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """The non-dominated points, from the cheapest to the dearest by the last objective."""
     if not points:
         return []

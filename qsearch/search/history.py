@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.storages import JournalStorage
@@ -44,6 +44,22 @@ class Point:
     seconds: float
     polished: bool = False
     """Whether its quantizers were fine-tuned after the trial; then `metrics` are those of the fine-tuned network."""
+
+
+class Finished(Protocol):
+    """What every finished trial tells, whatever it is that was searched."""
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """By the names of objectives."""
+
+    @property
+    def origin(self) -> str:
+        """Where the trial came from, in words."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from qsearch.search.front import front
-from qsearch.search.history import Point
+from qsearch.search.history import Finished
 from qsearch.search.objective import Objective, human
 
 _ROWS = 8
@@ -47,7 +47,7 @@ class SearchProgress:
         self.began, self.first_share = time.monotonic(), share
         self.task = self.bar.add_task(name, total=1.0, note="")
 
-    def update(self, share: float, note: str, points: Sequence[Point] = ()) -> None:
+    def update(self, share: float, note: str, points: Sequence[Finished] = ()) -> None:
         """Show how far the stage is and the front so far."""
         if not self.shown or self.task is None:
             return
@@ -56,7 +56,7 @@ class SearchProgress:
         self.bar.update(self.task, completed=share, note=f"{note}{'' if left is None else f', {_span(left)} left'}")
         self.live.update(Group(self.bar, self._table(points)) if points else self.bar)
 
-    def _table(self, points: Sequence[Point]) -> Table:
+    def _table(self, points: Sequence[Finished]) -> Table:
         table = Table(box=None, padding=(0, 2))
         for head in ("trial", *(objective.label for objective in self.objectives), "from"):
             table.add_column(head, justify="left" if head == "from" else "right")

@@ -1,26 +1,14 @@
 """The search itself: sensitivities, seeds, then trials until the budget is spent; after a kill it continues."""
 
-import fcntl
-import json
 import math
-import os
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._storage import JournalOperation
-from optuna.trial import TrialState
-
 from qsearch.allocation import MIN_PIECEWISE_BITS, Allocation, Site, uniform
 from qsearch.errors import QsearchError
-from qsearch.files import append_line, drop_torn_tail
-from qsearch.search import history
+from qsearch.search import history, journal
 from qsearch.search.budget import Budget
 from qsearch.search.forms import MOST_BITS, Quantizers
 from qsearch.search.front import write_front
@@ -75,7 +63,7 @@ def run_search(
     if quantizers != "uniform" and describe is None:
         raise QsearchError(f"a search of {quantizers} quantizers needs to know what calibration says of them")
     space = Space(sites, base, quantizers)
-    with _only_process(folder):
+    with journal.only_process(folder):
         marks = history.fingerprint(sites, base, objectives, identity or {}, quantizers)
         history.claim_folder(folder, marks, base, conditions or {}, references or {})
         with SearchProgress(objectives, progress) as shown:
@@ -100,7 +88,7 @@ class _Search:
     ) -> None:
         self.folder, self.space, self.measure, self.cost = folder, space, measure, cost
         self.objectives, self.budget, self.shown = objectives, budget, shown
-        self.study = _open_study(folder, objectives)
+        self.study = journal.open_study(folder, objectives)
         self.points = history.finished(self.study, space.base)
         self.known = {self._key(point.allocation): point.metrics for point in self.points}
         self.began = time.monotonic()
@@ -118,7 +106,7 @@ class _Search:
         sensitivity = self._sensitivity(quality)
         prices = self._prices(predict)
         self.study.sampler = sampler = FrontSampler(self.space, sensitivity, prices, seed, describe)
-        self._recover()
+        journal.recover(self.study, self._finish, self.space.complete)
         if not self.study.user_attrs.get("seeded"):
             for bits in range(8, 1, -1):
                 allocation = uniform(sites, bits, bits)
@@ -139,9 +127,7 @@ class _Search:
             self.space.suggest(trial)
             started = time.monotonic()
             metrics = self._metrics(trial.params)
-            # Written before the trial is told: a kill between the two loses nothing.
-            trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
-            trial.set_user_attr("metrics", metrics)
+            journal.note(trial, metrics, started)
             self._finish(trial.number, metrics)
             self._write_front()
             self.shown.update(min(self._share(), 1.0), f"{len(self.points)} trials", self.points)
@@ -175,25 +161,8 @@ class _Search:
         path = self.folder / history.SENSITIVITY
         return measure_sensitivity(path, self.space, quality, wanted, stop, advance)
 
-    def _recover(self) -> None:
-        """Close what a kill left running: a measured trial is completed, another one fails and is enqueued again."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "metrics" in trial.user_attrs:
-                self._finish(trial.number, trial.user_attrs["metrics"])
-                continue
-            params = trial.system_attrs.get("fixed_params", trial.params)
-            if self.space.complete(params):
-                self._enqueue(params, trial.user_attrs.get("origin", "search"), besides=trial.number)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _enqueue(self, params: Mapping[str, Any], origin: str, besides: int | None = None) -> None:
-        """Put an allocation in the queue unless it waits, runs or has finished already."""
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == TrialState.FAIL or trial.number == besides:
-                continue
-            if trial.params == params or trial.system_attrs.get("fixed_params") == params:
-                return
-        self.study.enqueue_trial(dict(params), user_attrs={"origin": origin})
+    def _enqueue(self, params: Mapping[str, Any], origin: str) -> None:
+        journal.enqueue(self.study, params, origin)
 
     def _metrics(self, params: Mapping[str, Any]) -> dict[str, float]:
         allocation = self.space.allocation(params)
@@ -211,7 +180,7 @@ class _Search:
         return metrics
 
     def _finish(self, number: int, metrics: Mapping[str, float]) -> None:
-        trial = self.study.tell(number, [metrics[objective.name] for objective in self.objectives])
+        trial = journal.tell(self.study, number, metrics, self.objectives)
         self.points.append(history.point_of(trial, self.space.base))
         self.known[self._key(self.points[-1].allocation)] = dict(metrics)
 
@@ -225,56 +194,3 @@ class _Search:
 
     def _share(self) -> float:
         return self.budget.share(len(self.points), self.spent_before + time.monotonic() - self.began)
-
-
-def _open_study(folder: Path, objectives: Sequence[Objective]) -> optuna.Study:
-    """The folder's study, made or mended. The caller is the only process that writes it."""
-    drop_torn_tail(folder / history.JOURNAL)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=history.open_journal(_Journal(folder / history.JOURNAL), folder),
-        study_name=history.STUDY,
-        directions=[objective.direction for objective in objectives],
-        load_if_exists=True,
-    )
-    if study.metric_names is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([objective.name for objective in objectives])
-    return study
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal file for a single writer, waiting for the disk only when a trial begins or ends.
-
-    A trial writes a line per site; a kill of the process loses no line that was written, only a power cut could.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        milestone = any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs)
-        append_line(self.path, lines, flush=milestone)
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the system lets it go when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise QsearchError(f"cannot create folder {folder}: {error.strerror or error}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise QsearchError(
-                f"another search is running in {folder}: wait for it or choose another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)

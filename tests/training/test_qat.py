@@ -185,6 +185,17 @@ def test_fixed_intervals_stay(photographs: Path, network: CalibratedNetwork, tmp
     assert not torch.equal(result.parameters.biases["up"], started.biases["up"])
 
 
+def test_a_training_begins_at_the_folder_of_another(photographs: Path, tmp_path: Path) -> None:
+    common = ("train", TINY, "--bits", "w8a8", "--images", photographs, "--calibration", photographs, "--iterations", 1,
+              "--batch", 1, "--patch", 8, "--limit", 1)  # fmt: skip
+    succeed(*common, "--out", tmp_path / "first")
+    succeed(*common, "--start", tmp_path / "first", "--out", tmp_path / "second")
+    first, begun = tmp_path / "first" / TRAINED, tmp_path / "second" / "start.safetensors"
+    assert FineTuned.load(begun).grids == FineTuned.load(first).grids
+    message = refuse(*common, "--start", tmp_path, "--out", tmp_path / "third")
+    assert "is no file of fine-tuned parameters" in message
+
+
 @pytest.mark.parametrize("levels", ["fqsr-odd", "float"])
 def test_levels_for_comparison_are_trained_and_compile_to_nothing(
     photographs: Path, tmp_path: Path, levels: str
