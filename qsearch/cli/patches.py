@@ -36,6 +36,14 @@ def patches(
     calibration: CalibrationOption = "samples",
     images: ImagesOption = "samples",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each folder.")] = 32,
+    refer: Annotated[
+        int | None,
+        typer.Option(min=1, help="With clusters: queries borrow features (RefER) after every so many blocks."),
+    ] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="With --refer: folder of originals to train on; may be repeated.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="With --refer: of its training.")] = 2000,
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Instead of MODEL a folder of `search-patches`, whose setting is taken."),
@@ -50,10 +58,22 @@ def patches(
         raise QsearchError("give either a MODEL or --from with a folder of `qsearch search-patches`")
     if (source is None) != (point is None):
         raise QsearchError("--from and --point go together: a folder of `qsearch search-patches` and its trial")
+    if source is not None and (refer is not None or train):
+        raise QsearchError("--refer and --train go with a MODEL: a setting of a search has its own levels")
     if source is not None and point is not None:
         finish(store_point(source, point, out, console))
         return
     layout = layout_of(patch, overlap, merge)
+    if refer is not None or train:
+        from qsearch.commands.refer import Refer, make_referenced
+
+        if refer is None or not train:
+            raise QsearchError("--refer and --train go together: where RefER is, and the originals to train it on")
+        if policy != "clusters" or own_ranges:
+            raise QsearchError("--refer goes with --policy clusters and without --own-ranges")
+        finish(make_referenced(model or "", out, levels, layout, share, classes, Refer(refer, train, iterations),
+                               calibration, images, limit, console))  # fmt: skip
+        return
     finish(make_patches(model or "", out, levels, layout, policy, share, classes, own_ranges, calibration, images,
                         limit, console))  # fmt: skip
 

@@ -57,7 +57,7 @@ def make_patches(
     require_free(out)
     if policy not in POLICIES:
         raise QsearchError(f"--policy must be {' or '.join(POLICIES)}, not {policy!r}")
-    shares = _shares(share, policy, levels.count("-") + 1)
+    shares = shares_of(share, policy, levels.count("-") + 1)
     loaded = load(model)
     pairs = pairs_of(images, loaded.upscale, limit)
     lr_images = calibration_images(calibration, loaded.upscale, limit)
@@ -90,7 +90,7 @@ def upscale_with_bits(
     return {"out": str(out), "height": height, "width": width, "patches": counts, "bitops": result.bitops}
 
 
-def _shares(text: str | None, policy: str, levels: int) -> list[float]:
+def shares_of(text: str | None, policy: str, levels: int) -> list[float]:
     """Shares of the levels but the last by edges (equal by default), of references by clusters (one each: none)."""
     try:
         found = [float(part) for part in text.split(",")] if text else []
@@ -110,6 +110,13 @@ def _policy(
 ) -> EdgeRule | Clustering:
     if kind == "edges":
         return EdgeRule.calibrate(images, layout, shares) if shares else EdgeRule(())
+    return clusters_of(network, images, layout, shares, classes)
+
+
+def clusters_of(
+    network: CalibratedNetwork, images: Sequence[Image], layout: Layout, shares: list[float], classes: int
+) -> Clustering:
+    """Trained clusters, with a share of references in each if there is one in `shares`."""
     trained = Clustering.train(network, images, layout, classes)
     return replace(trained, share=shares[0] if shares else None)
 

@@ -61,6 +61,8 @@ def build_artefact(
     reference; then nothing is left behind.
     """
     plan = build(program, target.isa)  # what needs no compiler is said before one runs
+    if not plan.whole:
+        raise QsearchError("this program is part of a network: an artefact takes an image and gives one")
     check_sizes(plan)
     interface = interface_of(plan, name, target)
     image = golden_image(plan.minimum_size()) if golden is None else golden
@@ -157,8 +159,6 @@ def _manifest(
 
 def check_sizes(plan: Plan) -> None:
     """Raise `QsearchError` unless an image goes in and comes out exactly `upscale` times as large: tiles need that."""
-    if not plan.whole:
-        raise QsearchError("this program is part of a network: an artefact takes an image and gives one")
     first = max(plan.minimum_size())
     for size in range(first, first + 8):
         found = plan.sizes(size, size)[OUTPUT]

@@ -39,7 +39,11 @@ def build_binaries(
         source = glue.network_source(plan, interface, engine, traversal, block.places, digest)
         (work / "network.c").write_text(source)
         (work / "executable.c").write_text(glue.main_source(interface, traversal))
-        objects = [link.compile_c("network.c", library_triple or triple, work, Path(str(glue.RUNTIME)))]
+        objects = [
+            link.compile_c(
+                "network.c", library_triple or triple, work, Path(str(glue.RUNTIME)), options=traversal.options
+            )
+        ]
         for kernel, code in kernels.items():
             (work / f"{kernel}.o").write_bytes(rename_symbols(code, lambda original: glue.symbol(name, original)))
             objects.append(f"{kernel}.o")

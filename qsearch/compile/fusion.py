@@ -12,10 +12,9 @@ from torch.fx import GraphModule, Node
 
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
+from qsearch.integer.storage import CHANNELS
 
 IMAGE_CHANNELS = 3
-CHANNELS, BOUNDS = "channels", "bounds"
-"""Keys of a placeholder's `meta`, for an input that is a feature: its channels, and its least and greatest value."""
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,13 @@ class Traversal(Protocol):
     """How an image goes through the kernel calls of a network: the public functions that take images."""
 
     files: tuple[str, ...]
-    """The runtime's sources that implement it, after those of the engine and of tiles."""
+    """The runtime's sources that implement it, after those of the engine and `copy`."""
     header: str
     """The runtime's part of the public header."""
     main_defines: tuple[str, ...]
     """What the command line is told."""
+    options: tuple[str, ...]
+    """Of the compiler of the network's sources, besides those of all."""
 
     def values(self) -> Mapping[str, object]:
         """What `header` names between @."""
@@ -95,9 +97,10 @@ class Traversal(Protocol):
 class WholeImages:
     """All steps on the whole image, or on tiles of it."""
 
-    files: tuple[str, ...] = ("whole",)
+    files: tuple[str, ...] = ("tiles", "whole")
     header = "whole.h"
     main_defines: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     def values(self) -> Mapping[str, object]:
         """See `Traversal.values`."""
@@ -176,7 +179,7 @@ def network_source(
     lines += [f"  {_step(step, engine.kernel(interface, step.spec.symbol), buffers, params)}," for step in plan.steps]
     lines.append("};")
     lines += traversal.declarations(plan)
-    lines += [f'#include "{file}.c"' for file in ("text", *engine.files, "tiles", *traversal.files, "api")]
+    lines += [f'#include "{file}.c"' for file in ("text", *engine.files, "copy", *traversal.files, "api")]
     return "\n".join(lines) + "\n"
 
 

@@ -22,12 +22,17 @@ def smallest_tile(plan: Plan) -> tuple[int, int]:
 
 def check_memory(plan: Plan, limit_bytes: int, target: str) -> None:
     """Raises `QsearchError` where not even the smallest tile fits in the working memory of `target`."""
-    height, width = smallest_tile(plan)
-    needed = tile_bytes(plan, height, width)
+    check_tile_memory(plan, smallest_tile(plan), limit_bytes, target)
+
+
+def check_tile_memory(plan: Plan, size: tuple[int, int], limit_bytes: int, target: str) -> None:
+    """The same for a smallest tile of `size` = (height, width)."""
+    needed = tile_bytes(plan, *size)
     if needed > limit_bytes:
         raise QsearchError(
             f"target {target} has {_mib(limit_bytes)} of working memory (limits.memory_bytes), and the smallest tile "
-            f"of this network, {width}x{height} pixels, needs {_mib(needed)}: raise the limit or take a smaller network"
+            f"of this network, {size[1]}x{size[0]} pixels, needs {_mib(needed)}: raise the limit or take a smaller "
+            "network"
         )
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from qsearch.compile import kernels, packing
-from qsearch.compile.fusion import BOUNDS, IMAGE_CHANNELS, Call, Fused, FusedOutput, Program, is_call, readers
+from qsearch.compile.fusion import IMAGE_CHANNELS, Call, Fused, FusedOutput, Program, is_call, readers
 from qsearch.compile.plan import INPUT, OUTPUT, Buffer, Feature, Plan, Step
 from qsearch.compile.specs import ConvSpec, ImageSpec, OutSpec, SkipSpec, stored
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
+from qsearch.integer.storage import BOUNDS
 
 IMAGE = "image"
 

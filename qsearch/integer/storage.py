@@ -20,6 +20,8 @@ PROGRAM = "program.json"
 PARAMETERS = "program.safetensors"
 REAL_VALUES = ("scale", "zero_point", "weight_scale")
 """What an exporter needs to know of the real numbers behind the integers; the integer program runs without it."""
+CHANNELS, BOUNDS = "channels", "bounds"
+"""Keys of a placeholder's `meta`, for an input that is a feature: its channels, and its least and greatest value."""
 _BY_NAME = {operation.__name__: operation for operation in OPERATIONS}
 
 
@@ -40,6 +42,8 @@ def save_program(program: GraphModule, folder: Path | str) -> None:
         real = {key: node.meta[key] for key in REAL_VALUES if key in node.meta}
         if real:
             entry["real"] = real
+        if node.op == "placeholder" and CHANNELS in node.meta:
+            entry["feature"] = {key: node.meta[key] for key in (CHANNELS, BOUNDS) if key in node.meta}
         lines.append("  " + json.dumps(entry))
     write_atomic(folder / PROGRAM, '{"nodes": [\n' + ",\n".join(lines) + "\n]}\n")
     # Safetensors refuses tensors that share memory, which equal parameters may.
@@ -62,7 +66,7 @@ def load_program(folder: Path | str) -> GraphModule:
     try:
         for entry in nodes:
             values[entry["name"]] = _decode_node(graph, entry, values)
-            values[entry["name"]].meta.update(entry.get("real", {}))
+            values[entry["name"]].meta.update({**entry.get("real", {}), **_feature(entry)})
     except (KeyError, TypeError, AttributeError) as error:
         raise QsearchError(f"{folder / PROGRAM} is not an integer program: {error}") from error
     graph.lint()
@@ -70,6 +74,12 @@ def load_program(folder: Path | str) -> GraphModule:
     for name in parameters.keys() - dict(program.named_buffers()).keys():
         program.register_buffer(name, parameters[name])
     return program
+
+
+def _feature(entry: dict[str, Any]) -> dict[str, Any]:
+    """The `meta` of an input that is a feature; of others nothing."""
+    found = dict(entry.get("feature", {}))
+    return {**found, BOUNDS: tuple(found[BOUNDS])} if BOUNDS in found else found
 
 
 def _encode(argument: Any) -> Any:

@@ -33,7 +33,8 @@ from qsearch.patches.seams import seam_excess
 from qsearch.patches.search import PatchPoint, run_patch_search
 from qsearch.patches.setting import PatchSpace, Setting, Whole
 from qsearch.patches.split import Layout, gather, merge, overwork
-from qsearch.patches.stored import StoredLevel, StoredPatches
+from qsearch.patches.stored import StoredPatches
+from qsearch.patches.stored_level import StoredLevel
 
 __all__ = [
     "Classifier",

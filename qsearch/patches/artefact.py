@@ -1,21 +1,27 @@
 """The artefact of a configuration of patches: an ordinary one, whose executable decides and merges by itself.
 
 The network is in it once for every level, with its own parameters; levels share the kernels that they have in common.
+With RefER the last level is in segments, and RefER's fusions are networks of their own.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.fx import GraphModule
 
 from qsearch.compile import code_budget, kernels, plan, tuning
 from qsearch.compile.artefact import artefact_folder, check_sizes, compile_plan, interface_of, seal
 from qsearch.compile.golden import golden_image
 from qsearch.compile.joined import Joined, join
+from qsearch.compile.memory import check_tile_memory, tile_bytes
 from qsearch.compile.plan import Plan
 from qsearch.errors import QsearchError
 from qsearch.patches.clusters import Clustering
 from qsearch.patches.embed import CLASSIFIER, PatchTraversal
+from qsearch.patches.embed_refer import ReferTables, fusion_network, segment_network
 from qsearch.patches.stored import StoredPatches
 from qsearch.target import Target
 
@@ -36,31 +42,67 @@ def build_patch_artefact(
     """
     if target.gpu:
         raise QsearchError(f"patches run on processors only: {target.name} is a GPU")
-    draft = _joined(patches, target, None).plan
-    check_sizes(draft)
-    interface = interface_of(draft, name, target)
+    draft = _networks(patches, target, None)
+    check_sizes(draft.joined.plan)
+    interface = interface_of(draft.joined.plan, name, target)
     side = patches.layout.patch
-    image = golden_image(draft.minimum_size(), (side + side // 4, 2 * side)) if golden is None else golden
+    if patches.repairs:
+        check_tile_memory(draft.plan, (side, side), interface.memory_limit_bytes, target.name)
+    image = golden_image(draft.plan.minimum_size(), (side + side // 4, 2 * side)) if golden is None else golden
     with artefact_folder(folder) as staging:
-        joined = _joined(patches, target, choose or tuning.for_target(target))
+        built = _networks(patches, target, choose or tuning.for_target(target))
         levels = [level.name for level in patches.levels]
-        traversal = PatchTraversal(patches.layout, patches.policy, levels, joined)
-        compile_plan(joined.plan, interface, target, staging, traversal)
+        traversal = PatchTraversal(patches.layout, patches.policy, levels, built.joined, built.refer)
+        compile_plan(built.plan, interface, target, staging, traversal)
         patches.write(staging)
-        psnr = patches.score.get("psnr")
-        seal(staging, joined.plan, interface, target, image, patches.model, psnr, {"levels": levels})
+        more: dict[str, Any] = {"levels": levels}
+        if patches.repairs:
+            more |= {"refer": len(patches.repairs), "smallest_tile_bytes": tile_bytes(built.plan, side, side)}
+        seal(staging, built.plan, interface, target, image, patches.model, patches.score.get("psnr"), more)
     return Path(folder)
 
 
-def _joined(patches: StoredPatches, target: Target, choose: kernels.Choose | None) -> Joined:
+@dataclass(frozen=True)
+class _Networks:
+    """All networks of an executable."""
+
+    joined: Joined
+    refer: ReferTables | None
+    plan: Plan
+    """The joined one with all parameters."""
+
+
+def _networks(patches: StoredPatches, target: Target, choose: kernels.Choose | None) -> _Networks:
     """All networks of the executable; without `choose` in forms that need no compiler to be chosen."""
-    networks: dict[str, Plan] = {}
-    for level in patches.levels:
+    programs = _programs(patches)
+    plans: dict[str, Plan] = {}
+    for name, program in programs.items():
         if choose is None:
-            networks[level.name] = plan.build(level.program, target.isa)
+            plans[name] = plan.build(program, target.isa)
         else:
-            networks[level.name] = code_budget.build(level.program, target.isa, target.arch, choose)
+            plans[name] = code_budget.build(program, target.isa, target.arch, choose)
     if isinstance(patches.policy, Clustering):
         classifier = patches.policy.classifier.program()
-        networks[CLASSIFIER] = plan.build(classifier, target.isa, choose, shrinks=True)
-    return join(networks, inner=(CLASSIFIER,))
+        plans[CLASSIFIER] = plan.build(classifier, target.isa, choose, shrinks=True)
+    high, low = patches.levels[0], patches.levels[-1]
+    if not patches.repairs:
+        joined = join(plans, inner=(CLASSIFIER,))
+        return _Networks(joined, None, joined.plan)
+    last = segment_network(low.name, len(patches.repairs))
+    joined = join(plans, inner=plans.keys() - {high.name, last})
+    refer = ReferTables(joined, plans, (high.name, high.segments[0]), (low.name, low.segments), patches.repairs)
+    # What a patch gives depends on all of it.
+    whole = replace(joined.plan, params={**joined.plan.params, **refer.params}, halo=patches.layout.patch)
+    return _Networks(joined, refer, whole)
+
+
+def _programs(patches: StoredPatches) -> dict[str, GraphModule]:
+    """The integer programs of all levels and of RefER, by their names in the executable."""
+    found: dict[str, GraphModule] = {}
+    for level in patches.levels:
+        whole = len(level.segments) == 1
+        for index, segment in enumerate(level.segments):
+            found[level.name if whole else segment_network(level.name, index)] = segment.module
+    for index, repair in enumerate(patches.repairs):
+        found[fusion_network(index)] = repair.refer.fusion.segment.module
+    return found

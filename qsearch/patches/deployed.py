@@ -10,7 +10,7 @@ from qsearch.errors import QsearchError
 from qsearch.patches.conv8 import TOP
 from qsearch.patches.fusion import Fusion
 from qsearch.patches.matching import Matching
-from qsearch.patches.refer import BITS, RefER
+from qsearch.patches.refer import BITS, RefER, refer_macs
 from qsearch.patches.segments import Executor
 from qsearch.quant.grid import Grid
 
@@ -38,8 +38,6 @@ class DeployedRefER:
     grid: Grid
     matching: Matching
     fusion: Fusion
-    source: RefER
-    """The float form, for its counts."""
 
     @staticmethod
     def of(module: RefER, readers: Sequence[Grid]) -> "DeployedRefER":
@@ -47,7 +45,7 @@ class DeployedRefER:
         grid = grid_of(module)
         temperature = float(module.log_temperature.detach().exp())
         matching = Matching.of(module.project.weight, temperature, module.reduce, grid.zero_point)
-        return DeployedRefER(grid, matching, Fusion.of(module.fuse, grid, readers), module)
+        return DeployedRefER(grid, matching, Fusion.of(module.fuse, grid, readers))
 
     def keys(self, reference: Codes) -> NDArray[np.float32]:
         """What all queries of a reference share."""
@@ -72,7 +70,8 @@ class DeployedRefER:
 
     def bitops(self, rows: int, columns: int) -> tuple[int, int]:
         """Σ MAC · bits · bits of one patch of `rows` × `columns` as a reference, that is its keys, and as a query."""
-        macs = self.source.macs(rows, columns)
+        projected, channels = self.matching.weight.shape
+        macs = refer_macs(channels, projected, self.matching.reduce, self.fusion.kernel, rows, columns)
         cells = -(-rows // self.matching.reduce) * -(-columns // self.matching.reduce)
         # Sums over cells, which are wider than pixels, are what is projected.
         sum_bits = BITS + (self.matching.reduce**2 - 1).bit_length()

@@ -1,11 +1,12 @@
 """The C data of a network for patches: how images are split, what its levels are, and what decides among them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from qsearch.compile.joined import Joined
 from qsearch.compile.plan import OUTPUT, Plan
 from qsearch.patches.assign import parts_of
 from qsearch.patches.clusters import Clustering
+from qsearch.patches.embed_refer import ReferTables, table
 from qsearch.patches.rule import EdgeRule
 from qsearch.patches.split import Layout
 
@@ -16,20 +17,38 @@ CLASSIFIER = "classifier"
 class PatchTraversal:
     """Images patch by patch, each at the level that the policy decides; see `glue.Traversal`."""
 
-    files: tuple[str, ...] = ("split", "patches")
     header = "patches.h"
     main_defines: tuple[str, ...] = ("QS_PATCHED",)
 
-    def __init__(self, layout: Layout, policy: EdgeRule | Clustering, levels: Sequence[str], joined: Joined) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        policy: EdgeRule | Clustering,
+        levels: Sequence[str],
+        joined: Joined,
+        refer: ReferTables | None = None,
+    ) -> None:
         self.layout, self.policy, self.levels, self.joined = layout, policy, tuple(levels), joined
+        self.refer = refer
+        self.files: tuple[str, ...] = ("split", "patches") if refer else ("tiles", "split", "patches")
+        # What RefER does outside the kernels takes half the time when it is not compiled for size.
+        self.options: tuple[str, ...] = ("-O2",) if refer else ()
 
     def values(self) -> Mapping[str, object]:
         """See `glue.Traversal.values`."""
-        return {"levels": len(self.levels)}
+        stages, levels = 3 + len(self.levels), len(self.levels)
+        if self.refer:
+            return {"levels": levels, "stages": stages + 3, "refer": ", then RefER's matching, warp and fusion"} | {
+                "tile": "With RefER a patch\n * runs in one piece: tile is 0, or at least a patch's side."
+            }
+        return {"levels": levels, "stages": stages, "refer": ""} | {
+            "tile": "tile is the side of the largest piece of a\n"
+            " * patch in input pixels, 0 chooses it by the memory limit. The bytes do not depend on it."
+        }
 
     def declarations(self, plan: Plan) -> list[str]:
         """See `glue.Traversal.declarations`."""
-        names = _table(f'"{level}"' for level in self.levels)  # of characters that need no escapes
+        names = table(f'"{level}"' for level in self.levels)  # of characters that need no escapes
         lines = [
             f"#define QS_PATCH {self.layout.patch}",
             f"#define QS_OVERLAP {self.layout.overlap}",
@@ -37,12 +56,15 @@ class PatchTraversal:
             f"#define QS_NUM_LEVELS {len(self.levels)}",
             f"static const char *const qs_level_names[] = {names};",
         ]
-        steps = (_table(self.joined.steps[level]) for level in self.levels)
-        lines.append(f"static const int16_t qs_level_steps[][2] = {_table(steps)};")
+        # With RefER the other level is in segments.
+        steps = (table(self.joined.steps[level]) for level in (self.levels[:1] if self.refer else self.levels))
+        lines.append(f"static const int16_t qs_level_steps[][2] = {table(steps)};")
+        lines.append(f'#define QS_BODIES_OF "{"refer" if self.refer else "levels"}.c"')
+        lines += self.refer.declarations(plan) if self.refer else []
         if isinstance(self.policy, Clustering):
             return [*lines, '#define QS_POLICY "clusters.c"', *self._clusters(self.policy, plan)]
         # C has no empty arrays; without levels to choose among none is read.
-        thresholds = _table(f"INT64_C({value})" for value in self.policy.thresholds or (0,))
+        thresholds = table(f"INT64_C({value})" for value in self.policy.thresholds or (0,))
         return [*lines, '#define QS_POLICY "edges.c"', f"static const int64_t qs_thresholds[] = {thresholds};"]
 
     def _clusters(self, policy: Clustering, plan: Plan) -> list[str]:
@@ -51,7 +73,7 @@ class PatchTraversal:
         first, end = self.joined.steps[CLASSIFIER]
         defines = {
             "QS_CLASSES": len(weights),
-            "QS_FEATURES": list(plan.buffers).index(f"{CLASSIFIER}/{OUTPUT}"),
+            "QS_FEATURES": self.joined.index(CLASSIFIER, OUTPUT),
             "QS_FEATURE_CHANNELS": weights.shape[1],
             "QS_CLASSIFIER_FIRST": first,
             "QS_CLASSIFIER_END": end,
@@ -62,11 +84,7 @@ class PatchTraversal:
         }
         return [
             *(f"#define {name} {value}" for name, value in defines.items()),
-            f"static const int8_t qs_class_weights[][QS_FEATURE_CHANNELS] = {_table(map(_table, weights))};",
-            f"static const int64_t qs_class_biases[] = {_table(biases)};",
-            f"static const int32_t qs_powers[] = {_table(powers)};",
+            f"static const int8_t qs_class_weights[][QS_FEATURE_CHANNELS] = {table(map(table, weights))};",
+            f"static const int64_t qs_class_biases[] = {table(biases)};",
+            f"static const int32_t qs_powers[] = {table(powers)};",
         ]
-
-
-def _table(values: Iterable[object]) -> str:
-    return f"{{{', '.join(map(str, values))}}}"

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,24 +77,48 @@ class PatchResult:
     """Pixels computed for each pixel of the image."""
 
 
-class PatchPrograms:
-    """Programs that a policy chooses among for every patch of an image.
+class Bodies(Protocol):
+    """What upscales the patches of an image, once it is decided how."""
 
-    `runs` upscale uint8 [h, w, 3] at each level, `names` say what is shown of it, and `bitops` gives the BitOPs of a
-    patch of (height, width) at every level.
-    """
+    def run(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
+        """Every patch upscaled, in the order of `inputs`, uint8 [h, w, 3]."""
+        ...
+
+    def bitops(self, decisions: Decisions, rows: int, columns: int) -> int:
+        """BitOPs of patches of `rows` × `columns` LR pixels, one for every decision."""
+        ...
+
+
+class LevelBodies:
+    """Every patch for itself: `runs` upscale at each level, `bitops` gives the BitOPs of a patch of (height, width)."""
 
     def __init__(
         self,
         runs: Sequence[Callable[[NDArray[np.uint8]], NDArray[np.uint8]]],
-        names: Sequence[str],
-        layout: Layout,
-        policy: Policy,
-        upscale: int,
         bitops: Callable[[int, int], Sequence[int]],
     ) -> None:
-        self.names, self.layout, self.policy, self.upscale = tuple(names), layout, policy, upscale
         self._runs, self._bitops = tuple(runs), bitops
+
+    def run(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
+        """One batch for each level, so that each network's parameters stay in the cache."""
+        results: dict[int, NDArray[np.uint8]] = {}
+        for level, run in enumerate(self._runs):
+            for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
+                results[index] = run(inputs[index])
+        return [results[index] for index in range(len(inputs))]
+
+    def bitops(self, decisions: Decisions, rows: int, columns: int) -> int:
+        """See `Bodies.bitops`."""
+        by_level = self._bitops(rows, columns)
+        return sum(by_level[level] for level in decisions.levels)
+
+
+class PatchPrograms:
+    """Bodies that a policy chooses among for every patch of an image; `names` say what is shown of each level."""
+
+    def __init__(self, bodies: Bodies, names: Sequence[str], layout: Layout, policy: Policy, upscale: int) -> None:
+        self.bodies, self.names = bodies, tuple(names)
+        self.layout, self.policy, self.upscale = layout, policy, upscale
 
     def run(self, image: NDArray[np.uint8]) -> PatchResult:
         """Upscale uint8 [H, W, 3] patch by patch."""
@@ -100,23 +126,13 @@ class PatchPrograms:
         patches = self.layout.split(height, width)
         decisions = self.policy.decide(image, patches)
         decisions.check(len(patches), len(self.names))
-        results = self._run_batches(gather(image, patches), decisions)
+        results = self.bodies.run(gather(image, patches), decisions)
         merged = merge(results, patches, height, width, self.upscale)
-        decided = self.policy.bitops(patches)
-        box = patches[0].input
-        by_level = self._bitops(box.bottom - box.top, box.right - box.left)
-        total = sum(by_level[level] for level in decisions.levels) + decided
+        decided, box = self.policy.bitops(patches), patches[0].input
+        total = self.bodies.bitops(decisions, box.bottom - box.top, box.right - box.left) + decided
         return PatchResult(
             merged, patch_reports(self.names, patches, decisions), total, decided, overwork(patches, height, width)
         )
-
-    def _run_batches(self, inputs: Sequence[NDArray[np.uint8]], decisions: Decisions) -> list[NDArray[np.uint8]]:
-        """One batch for each level, so that each network's parameters stay in the cache."""
-        results: dict[int, NDArray[np.uint8]] = {}
-        for level, run in enumerate(self._runs):
-            for index in (index for index, chosen in enumerate(decisions.levels) if chosen == level):
-                results[index] = run(inputs[index])
-        return [results[index] for index in range(len(inputs))]
 
 
 class PatchNetwork:
@@ -139,7 +155,8 @@ class PatchNetwork:
         self.network, self.levels, self.layout, self.policy = network, tuple(levels), layout, policy
         self._hosts = [HostNetwork(level.program(network), threads) for level in self.levels]
         names, runs = [level.name for level in self.levels], [host.run for host in self._hosts]
-        self._programs = PatchPrograms(runs, names, layout, policy, network.model.upscale, self._level_bitops)
+        bodies = LevelBodies(runs, partial(level_bitops, network, self.levels))
+        self._programs = PatchPrograms(bodies, names, layout, policy, network.model.upscale)
 
     @property
     def halo(self) -> int:
@@ -149,9 +166,6 @@ class PatchNetwork:
     def run(self, image: NDArray[np.uint8]) -> PatchResult:
         """Upscale uint8 [H, W, 3] patch by patch."""
         return self._programs.run(image)
-
-    def _level_bitops(self, height: int, width: int) -> list[int]:
-        return level_bitops(self.network, self.levels, height, width)
 
 
 def patch_reports(names: Sequence[str], patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from qsearch.compile.fusion import BOUNDS, CHANNELS
 from qsearch.integer import ops
+from qsearch.integer.storage import BOUNDS, CHANNELS
 from qsearch.patches.conv8 import TOP, Conv8
 from qsearch.patches.segments import Segment
 from qsearch.quant.grid import Grid
@@ -54,6 +54,11 @@ class Fusion:
             m, bounds = torch.from_numpy(numbers.m[index]), torch.tensor(grid.bounds, dtype=torch.int32)
             unmoved.append(None if index == carrier else ops.requantize(sums, m, m, bounds)[0, :, 0].numpy())
         return Fusion(_segment(numbers, own, readers, carrier), carrier, tuple(unmoved))
+
+    @property
+    def kernel(self) -> int:
+        """The side of the convolution's kernel."""
+        return int(self.segment.module.get_buffer("weight").shape[2])
 
     def inputs(self, query: Codes, warped: Codes, known: Sequence[Codes]) -> dict[str, Codes]:
         """What the program takes; `known` are the readers' codes without RefER."""

@@ -11,7 +11,7 @@ from qsearch.compile import tuning
 from qsearch.compile.host import HostNetwork
 from qsearch.measure.timers import interleave
 from qsearch.network import CalibratedNetwork
-from qsearch.patches.execute import Level, PatchPrograms
+from qsearch.patches.execute import Level, LevelBodies, PatchPrograms
 from qsearch.patches.scoring import Configuration
 
 ROUNDS = 7
@@ -49,7 +49,8 @@ class PatchTimer:
             return runs[0]
         names = [level.name for level in made.levels]
         upscale = self.network.model.upscale
-        return PatchPrograms(runs, names, made.layout, made.policy, upscale, lambda h, w: [0] * len(names)).run
+        bodies = LevelBodies(runs, lambda h, w: [0] * len(names))
+        return PatchPrograms(bodies, names, made.layout, made.policy, upscale).run
 
     def _host(self, level: Level) -> HostNetwork:
         return HostNetwork(level.program(self.network), self.threads, choose=tuning.measured(self.threads))

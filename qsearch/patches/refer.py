@@ -61,15 +61,7 @@ class RefER(nn.Module):
 
     def macs(self, rows: int, columns: int) -> dict[str, int]:
         """Multiplications for one query patch: `project` (both patches), `volume`, `flow`, `warp` and `fuse`."""
-        pixels = rows * columns
-        cells = -(-rows // self.reduce) * -(-columns // self.reduce)
-        return {
-            "project": 2 * self.channels * self.projected * pixels,
-            "volume": cells**2 * self.projected,
-            "flow": 2 * cells**2 + 8 * pixels,
-            "warp": 4 * self.channels * pixels,
-            "fuse": 2 * self.channels**2 * self.kernel**2 * pixels,
-        }
+        return refer_macs(self.channels, self.projected, self.reduce, self.kernel, rows, columns)
 
     def bitops(self, rows: int, columns: int) -> int:
         """Σ MAC · 8 · 8 for one query patch, the flow in float as MAC · 32 · 32."""
@@ -83,6 +75,19 @@ class RefER(nn.Module):
         if self.reduce > 1:
             keys = F.avg_pool2d(keys, self.reduce, ceil_mode=True)
         return keys.flatten(2)
+
+
+def refer_macs(channels: int, projected: int, reduce: int, kernel: int, rows: int, columns: int) -> dict[str, int]:
+    """See `RefER.macs`."""
+    pixels = rows * columns
+    cells = -(-rows // reduce) * -(-columns // reduce)
+    return {
+        "project": 2 * channels * projected * pixels,
+        "volume": cells**2 * projected,
+        "flow": 2 * cells**2 + 8 * pixels,
+        "warp": 4 * channels * pixels,
+        "fuse": 2 * channels**2 * kernel**2 * pixels,
+    }
 
 
 def warp(features: Tensor, flow: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Graph, GraphModule, Node
 
-from qsearch.compile.fusion import BOUNDS, CHANNELS, Program, is_call
+from qsearch.compile.fusion import Program, is_call
 from qsearch.compile.host import HostNetwork
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
+from qsearch.integer.storage import BOUNDS, CHANNELS
 
 IMAGE = "image"
 Values = Mapping[str, NDArray[np.uint8]]
@@ -24,8 +25,8 @@ Executor = Callable[[Values], dict[str, NDArray[np.uint8]]]
 class Segment:
     """A part of an integer program that is an ordinary one, but for its inputs and outputs.
 
-    `module` takes uint8 [N, C, H, W] in the order of `inputs` and gives a tuple in the order of `outputs`; both are
-    names of values: `image`, a value's node in the whole program, or `replaced` of one.
+    `module` takes uint8 [N, C, H, W] in the order of `inputs` and gives a tuple in the order of `outputs`, or the only
+    one; both are names of values: `image`, a value's node in the whole program, or `replaced` of one.
     """
 
     module: GraphModule
@@ -39,7 +40,7 @@ def replaced(name: str) -> str:
 
 
 def whole(module: GraphModule) -> Segment:
-    """A program with one input and several outputs, uncut."""
+    """A program with one input, uncut."""
     return Segment(module, (IMAGE,), tuple(node.name for node in _outputs(module)))
 
 
@@ -72,13 +73,19 @@ def interpreted(segment: Segment) -> Executor:
     def run(values: Values) -> dict[str, NDArray[np.uint8]]:
         inputs = [torch.from_numpy(values[name].copy()).permute(2, 0, 1)[None] for name in segment.inputs]
         with torch.inference_mode():
-            results = segment.module(*inputs)
+            found = segment.module(*inputs)
+        results = (found,) if isinstance(found, torch.Tensor) else found
         return {
             name: result[0].permute(1, 2, 0).contiguous().numpy()
             for name, result in zip(segment.outputs, results, strict=True)
         }
 
     return run
+
+
+def image_run(segment: Segment, execute: Executor) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A segment that takes an image and gives one, as a function of images."""
+    return lambda image: execute({IMAGE: image})[segment.outputs[0]]
 
 
 class _Cutter:

@@ -3,6 +3,7 @@
 patches.json              layout, policy, levels, PSNR and costs; sizes and SHA-256 of the other files
 classifier.safetensors    the frozen classifier, where clusters decide
 levels/<i>/               allocation and integer program of a level, which holds its ranges and trained parameters
+levels/1/<s>/, refer/<r>/ with RefER: the programs of queries between repairs, and what each repair is
 """
 
 import hashlib
@@ -15,38 +16,33 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.fx import GraphModule
 
-from qsearch import cost
-from qsearch.allocation import Allocation
-from qsearch.compile.host import HostNetwork
 from qsearch.compile.manifest import PATCHES, checksum
 from qsearch.errors import QsearchError
 from qsearch.files import read_json, staged_folder, write_json
-from qsearch.integer.storage import PARAMETERS, PROGRAM, load_program, run_image, save_program
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.classifier import Classifier
 from qsearch.patches.clusters import Clustering
 from qsearch.patches.embed import CLASSIFIER
-from qsearch.patches.execute import Level, PatchPrograms
+from qsearch.patches.embed_refer import REFER
+from qsearch.patches.execute import Bodies, Level, LevelBodies, PatchPrograms
+from qsearch.patches.referenced_bodies import ReferencedBodies, Repair
+from qsearch.patches.referenced_network import ReferencedProgram
 from qsearch.patches.rule import EdgeRule
+from qsearch.patches.segments import Executor, Segment, compiled, image_run, interpreted, whole
 from qsearch.patches.split import Layout
+from qsearch.patches.stored_level import StoredLevel
+from qsearch.patches.stored_refer import (
+    REPAIR_FILES,
+    check_segments,
+    load_repair,
+    save_repair,
+)
 
-FORMAT = 1
-ALLOCATION, CLASSES = "allocation.json", f"{CLASSIFIER}.safetensors"
+FORMAT = 2
+CLASSES = f"{CLASSIFIER}.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,15}")
 Image = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class StoredLevel:
-    """One allocation that a patch may get."""
-
-    name: str
-    allocation: Allocation
-    program: GraphModule
-    bitops_per_pixel: int
-    """Of one LR pixel."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +59,22 @@ class StoredPatches:
     levels: tuple[StoredLevel, ...]
     score: Mapping[str, Any] = field(default_factory=dict)
     """PSNR with its protocol, and costs, where they were measured."""
+    repairs: tuple[Repair, ...] = ()
+    """RefER between the segments of the queries, which are those of the last level."""
 
     def __post_init__(self) -> None:
         names = [level.name for level in self.levels]
         for name in names:
-            if not _NAME.fullmatch(name) or name == CLASSIFIER or names.count(name) > 1:
+            if not _NAME.fullmatch(name) or name in (CLASSIFIER, REFER) or names.count(name) > 1:
                 raise QsearchError(f"level {name!r} needs a name of its own of at most 16 letters, digits and _.+-")
         if not isinstance(self.policy, (EdgeRule, Clustering)):
             raise QsearchError(f"only edges and clusters can be stored, not {type(self.policy).__name__}")
         wanted = 2 if isinstance(self.policy, Clustering) else len(self.policy.thresholds) + 1
         if len(names) != wanted:
             raise QsearchError(f"the policy decides among {wanted} levels, and there are {len(names)}")
+        if self.repairs and not isinstance(self.policy, Clustering):
+            raise QsearchError("RefER needs a policy that clusters, such as Clustering: edges name no references")
+        check_segments([level.segments for level in self.levels], self.repairs)
 
     @staticmethod
     def of(
@@ -84,26 +85,42 @@ class StoredPatches:
         score: Mapping[str, Any] | None = None,
     ) -> "StoredPatches":
         """What `PatchNetwork` does with the same arguments; raises `QsearchError` for networks with strides."""
-        stored = tuple(
-            StoredLevel(level.name, level.allocation, level.program(network), _bitops_per_pixel(network, level))
-            for level in levels
-        )
+        stored = tuple(StoredLevel.of(network, level, (whole(level.program(network)),)) for level in levels)
         return StoredPatches(network.model.name, network.model.upscale, layout, policy, stored, score or {})
+
+    @staticmethod
+    def of_referenced(
+        network: CalibratedNetwork,
+        program: ReferencedProgram,
+        layout: Layout,
+        policy: Clustering,
+        score: Mapping[str, Any] | None = None,
+    ) -> "StoredPatches":
+        """What `ReferencedNetwork` does with the same arguments; raises `QsearchError` as `of` does."""
+        (high, low), model = program.levels, network.model
+        levels = StoredLevel.of(network, high, (program.high,)), StoredLevel.of(network, low, program.segments)
+        return StoredPatches(model.name, model.upscale, layout, policy, levels, score or {}, program.repairs)
 
     def executor(self, threads: int | None = None) -> PatchPrograms:
         """Runs images on the compiled kernels of this machine."""
-        return self._programs([HostNetwork(level.program, threads).run for level in self.levels])
+        return self._programs(partial(compiled, threads=threads))
 
     def reference(self, image: Image) -> Image:
         """The upscaled image from the reference executor of the integer programs."""
-        return self._programs([partial(run_image, level.program) for level in self.levels]).run(image).image
+        return self._programs(interpreted).run(image).image
 
-    def _programs(self, runs: Sequence[Callable[[Image], Image]]) -> PatchPrograms:
+    def _programs(self, make: Callable[[Segment], Executor]) -> PatchPrograms:
         names = [level.name for level in self.levels]
-        per_pixel = [level.bitops_per_pixel for level in self.levels]
-        return PatchPrograms(
-            runs, names, self.layout, self.policy, self.upscale, lambda h, w: [n * h * w for n in per_pixel]
-        )
+        segments = [level.segments for level in self.levels]
+        bodies: Bodies
+        if self.repairs:
+            bodies = ReferencedBodies(segments[0][0], segments[1], self.repairs, make, self._level_bitops)
+        else:
+            bodies = LevelBodies([image_run(part, make(part)) for (part,) in segments], self._level_bitops)
+        return PatchPrograms(bodies, names, self.layout, self.policy, self.upscale)
+
+    def _level_bitops(self, rows: int, columns: int) -> list[int]:
+        return [level.bitops_per_pixel * rows * columns for level in self.levels]
 
     def save(self, folder: Path | str) -> None:
         """Write the new folder `folder`, atomically; raises `QsearchError` where it holds anything."""
@@ -112,10 +129,8 @@ class StoredPatches:
 
     def write(self, folder: Path) -> None:
         """Write the files into a folder that is there."""
-        for index, level in enumerate(self.levels):
-            place = folder / "levels" / str(index)
-            save_program(level.program, place)
-            level.allocation.save(place / ALLOCATION)
+        levels = [level.save(folder / _level(index)) for index, level in enumerate(self.levels)]
+        repairs = [save_repair(repair, folder / _repair(index)) for index, repair in enumerate(self.repairs)]
         if isinstance(self.policy, Clustering):
             self.policy.classifier.save(folder / CLASSES)
         content = {
@@ -124,15 +139,18 @@ class StoredPatches:
             "upscale": self.upscale,
             "layout": asdict(self.layout),
             "policy": _described(self.policy),
-            "levels": [{"name": level.name, "bitops_per_pixel": level.bitops_per_pixel} for level in self.levels],
+            "levels": levels,
+            "repairs": repairs,
             "score": dict(self.score),
             "files": {name: _digest(folder / name) for name in self._files()},
         }
         write_json(folder / PATCHES, {**content, "checksum": checksum(content)})
 
     def _files(self) -> Iterator[str]:
-        for index in range(len(self.levels)):
-            yield from (f"levels/{index}/{name}" for name in (ALLOCATION, PROGRAM, PARAMETERS))
+        for index, level in enumerate(self.levels):
+            yield from (f"{_level(index)}/{name}" for name in level.files())
+        for index in range(len(self.repairs)):
+            yield from (f"{_repair(index)}/{name}" for name in REPAIR_FILES)
         if isinstance(self.policy, Clustering):
             yield CLASSES
 
@@ -144,28 +162,22 @@ class StoredPatches:
             raise QsearchError(f"{folder} holds no configuration of patches: it has no {PATCHES}")
         content = _checked(folder)
         try:
-            levels = [
-                StoredLevel(
-                    entry["name"],
-                    Allocation.load(folder / "levels" / str(index) / ALLOCATION),
-                    load_program(folder / "levels" / str(index)),
-                    int(entry["bitops_per_pixel"]),
-                )
-                for index, entry in enumerate(content["levels"])
-            ]
+            levels = [StoredLevel.load(folder / _level(index), entry) for index, entry in enumerate(content["levels"])]
+            repairs = [load_repair(folder / _repair(index), entry) for index, entry in enumerate(content["repairs"])]
             policy = _policy(content["policy"], folder)
             layout = Layout(**content["layout"])
             model, upscale, score = str(content["model"]), int(content["upscale"]), dict(content["score"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QsearchError(f"{folder / PATCHES} is not a configuration of patches: {error}") from error
-        return StoredPatches(model, upscale, layout, policy, tuple(levels), score)
+        return StoredPatches(model, upscale, layout, policy, tuple(levels), score, tuple(repairs))
 
 
-def _bitops_per_pixel(network: CalibratedNetwork, level: Level) -> int:
-    one, two = (cost.bitops(network.layers((16, width)), level.allocation) for width in (16, 32))
-    if two != 2 * one or one % 256:
-        raise QsearchError(f"{network.model.name} cannot run by patches: it needs padded convolutions without strides")
-    return one // 256
+def _level(index: int) -> str:
+    return f"levels/{index}"
+
+
+def _repair(index: int) -> str:
+    return f"refer/{index}"
 
 
 def _described(policy: EdgeRule | Clustering) -> dict[str, Any]:

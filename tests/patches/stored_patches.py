@@ -9,14 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qsearch.allocation import uniform
 from qsearch.compile.kernels import plain
-from qsearch.patches import Classifier, ClustBlock, Clustering, EdgeRule, Layout, gather, levels_of
+from qsearch.patches import (
+    Classifier,
+    ClustBlock,
+    Clustering,
+    EdgeRule,
+    Layout,
+    ReferencedProgram,
+    ReferencedTwin,
+    gather,
+    levels_of,
+)
 from qsearch.patches.artefact import build_patch_artefact
 from qsearch.patches.assign import Reading
 from qsearch.patches.clustblock import MID_GREY
 from qsearch.patches.stored import StoredPatches
 from qsearch.target import load_target
-from tests.patches.networks import textures, tiny
+from tests.patches.networks import joined, textures, tiny
 from tests.small_networks import random_images
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="qsearch-patches-")
@@ -49,6 +60,28 @@ def clusters(reading: Reading = "A", share: float | None = None) -> StoredPatche
     return StoredPatches.of(tiny(), levels_of(tiny(), "8-4"), Layout(18, 7, "average"), policy)
 
 
+@cache
+def referenced_program(network: str = "joined") -> ReferencedProgram:
+    """Four repairs and values that cross them, or one of the network `tiny`; the fusions move the image by much."""
+    calibrated = {"joined": joined, "tiny": tiny}[network]()
+    high, low = (uniform(calibrated.sites, bits, bits) for bits in (8, 4))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        twin = ReferencedTwin(calibrated, high, low, 1)
+        twin.train()(torch.rand(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]))
+        for refer in twin.refer_modules().values():
+            torch.nn.init.normal_(refer.fuse.get_parameter("weight"), std=0.1)
+    return ReferencedProgram.of(calibrated, twin.eval(), ("8", "4"))
+
+
+@cache
+def referenced(network: str = "joined") -> StoredPatches:
+    """References and queries with RefER, cropped."""
+    program, policy = referenced_program(network), Clustering(classifier())
+    calibrated = {"joined": joined, "tiny": tiny}[network]()
+    return StoredPatches.of_referenced(calibrated, program, Layout(18, 4), policy)
+
+
 def averaged(patches: StoredPatches) -> StoredPatches:
     """The same with another layout, whose patches overlap by more than half."""
     return replace(patches, layout=Layout(14, 9, "average"))
@@ -64,6 +97,12 @@ def edges_artefact() -> Path:
 def clusters_artefact() -> Path:
     """The artefact of `clusters`, named `clusters`. Do not change it: copy it first."""
     return _artefact("clusters", clusters())
+
+
+@cache
+def referenced_artefact() -> Path:
+    """The artefact of `referenced`, named `referenced`. Do not change it: copy it first."""
+    return _artefact("referenced", referenced())
 
 
 def _artefact(name: str, patches: StoredPatches) -> Path:

@@ -7,6 +7,7 @@ import pytest
 
 from qsearch.compile.manifest import read_manifest
 from qsearch.images import read_image, save_image
+from qsearch.patches import StoredPatches
 from tests.command_line import refuse, succeed
 from tests.patches.networks import textures
 from tests.tiny import TINY
@@ -50,6 +51,30 @@ def test_the_artefact_and_this_process_give_the_same_picture(work: Path, tmp_pat
         assert np.array_equal(read_image(tmp_path / name), read_image(tmp_path / "a.png")), name
 
 
+def test_refer_is_trained_scored_and_stored(work: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "originals" / "a.png", textures(80, 96, 24))
+    options = ("--policy", "clusters", "--classes", 3, "--refer", 1, "--iterations", 2)
+    found = succeed(
+        "patches",
+        TINY,
+        "--levels",
+        "8-3",
+        "--out",
+        tmp_path / "out",
+        "--train",
+        tmp_path / "originals",
+        *options,
+        *SMALL,
+    )
+    assert found["refer"] == ["conv2"]
+    assert {path.name for path in tmp_path.iterdir()} == {"originals", "out"}, "no training is left"
+    shown = succeed("upscale", work / "photo.png", "--patches", tmp_path / "out", "-o", tmp_path / "a.png")
+    stored = StoredPatches.load(tmp_path / "out")
+    assert np.array_equal(read_image(tmp_path / "a.png"), stored.reference(read_image(work / "photo.png")))
+    assert set(shown["patches"]) == {"8", "3"}
+    assert len(stored.repairs) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -57,6 +82,10 @@ def test_the_artefact_and_this_process_give_the_same_picture(work: Path, tmp_pat
         (("--levels", "9-4"), "not of the form 8-4"),
         (("--patch", 8, "--overlap", 8), "does not fit patches of 8"),
         (("--overlap", 3), "use an even number"),
+        (("--refer", 1), "--refer and --train go together"),
+        (("--refer", 1, "--train", "absent"), "--refer goes with --policy clusters"),
+        (("--refer", 1, "--train", "absent", "--policy", "clusters", "--levels", "8-6-4"), "RefER needs two levels"),
+        (("--refer", 9, "--train", "absent", "--policy", "clusters"), "fewer than 9 blocks"),
         (("--merge", "blend"), "--merge must be crop or average"),
         (("--share", "much"), "no list of numbers"),
         (("--share", "0.2,0.2"), "a number for each of 2 levels but the last"),

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qsearch.errors import QsearchError
 from qsearch.patches.matching import CELL_FLOW, FLOW, Matching, warp
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer import warp as float_warp
+from qsearch.patches.refer_numbers import matching_params
+from tests.patches.matching_library import match
 from tests.patches.test_refer import features
 
 ZERO = 128
@@ -107,6 +110,38 @@ def test_every_number_is_the_written_one(
     flow = m.flow(m.keys(query), m.keys(reference), (rows, columns))
     assert np.array_equal(flow, plain_flow(m, query, reference))
     assert np.array_equal(m.warped(query, reference), plain_warp(reference, flow))
+    keys, warped = match(m, query, reference)
+    assert np.array_equal(keys, m.keys(query)), "compiled"
+    assert np.array_equal(warped, m.warped(query, reference)), "compiled"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(1, 140),
+    st.integers(1, 16),
+    st.integers(1, 9),
+    st.sampled_from([0.002, 0.05, 1.0]),
+    st.sampled_from([1, 3, 30, 127]),
+    st.integers(0, 99),
+)
+def test_compiled_it_gives_the_same_bytes(
+    size: tuple[int, int], channels: int, keys: int, reduce: int, temperature: float, most: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    weight = torch.from_numpy(random.normal(size=(keys, channels, 1, 1)))
+    m = Matching.of(weight * (weight.abs() > 0.5), temperature, reduce, ZERO)
+    query, reference = (random.integers(ZERO - most, ZERO + most + 1, (*size, channels), np.uint8) for _ in range(2))
+    found, warped = match(m, query, reference)
+    assert np.array_equal(found, m.keys(query))
+    assert np.array_equal(warped, m.warped(query, reference))
+
+
+def test_what_its_integers_cannot_hold_is_refused() -> None:
+    with pytest.raises(QsearchError, match="at most 16x16"):
+        matching_params(matching(4, reduce=17))
+    with pytest.raises(QsearchError, match="600 channels"):
+        matching_params(Matching.of(torch.ones(2, 600, 1, 1), 0.05, 16, ZERO))
 
 
 @pytest.mark.parametrize("value", [1, 128, 255])

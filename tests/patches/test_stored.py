@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from qsearch.errors import QsearchError
-from qsearch.patches import Constant, EdgeRule, Layout, levels_of
+from qsearch.patches import Constant, EdgeRule, Layout, ReferencedNetwork, levels_of
 from qsearch.patches.stored import StoredPatches
-from tests.patches.networks import textures, tiny
-from tests.patches.stored_patches import clusters, edges
+from tests.patches.networks import joined, textures, tiny
+from tests.patches.stored_patches import clusters, edges, referenced, referenced_program
 
 
-@pytest.mark.parametrize("patches", [edges(), clusters("A", 0.3)], ids=["edges", "clusters"])
+@pytest.mark.parametrize(
+    "patches", [edges(), clusters("A", 0.3), referenced("tiny")], ids=["edges", "clusters", "RefER"]
+)
 def test_save_and_load(patches: StoredPatches, tmp_path: Path) -> None:
     image = textures(41, 37)
     patches.save(tmp_path / "stored")
@@ -33,12 +35,24 @@ def test_save_and_load(patches: StoredPatches, tmp_path: Path) -> None:
         patches.save(tmp_path / "stored")
 
 
-def test_damage_is_one_clear_line(tmp_path: Path) -> None:
-    clusters().save(tmp_path / "stored")
+def test_stored_refer_is_the_referenced_network() -> None:
+    patches, image = referenced(), textures(41, 37, 6)
+    network = ReferencedNetwork(joined(), referenced_program(), patches.layout, patches.policy)
+    expected, found = network.run(image), patches.executor().run(image)
+    assert len(patches.repairs) == 4
+    assert np.array_equal(found.image, expected.image)
+    assert replace(found, image=expected.image) == expected, "with its BitOPs"
+    assert {report.bits for report in found.patches} == {"8", "4"}
+    assert np.array_equal(patches.reference(image), expected.image)
+
+
+@pytest.mark.parametrize(("patches", "files"), [(clusters(), 2 + 2 * 3), (referenced("tiny"), 2 + 3 + 5 + 3)])
+def test_damage_is_one_clear_line(patches: StoredPatches, files: int, tmp_path: Path) -> None:
+    patches.save(tmp_path / "stored")
     with pytest.raises(QsearchError, match=r"absent holds no configuration of patches"):
         StoredPatches.load(tmp_path / "absent")
     names = [path.relative_to(tmp_path / "stored") for path in (tmp_path / "stored").rglob("*") if path.is_file()]
-    assert len(names) == 2 + 2 * 3
+    assert len(names) == files
     for name in names:
         copy = Path(shutil.copytree(tmp_path / "stored", tmp_path / "copy"))
         (copy / name).write_bytes((copy / name).read_bytes()[:-3])
@@ -66,5 +80,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
     high = replace(levels_of(tiny(), "8")[0], name='no "name"')
     with pytest.raises(QsearchError, match="a name of its own"):
         StoredPatches.of(tiny(), [high], Layout(16), EdgeRule(()))
+    with pytest.raises(QsearchError, match="edges name no references"):
+        replace(referenced("tiny"), policy=EdgeRule((1,)))
+    with pytest.raises(QsearchError, match=r"0 RefERs do not fit levels of \[1, 2\] segments"):
+        replace(referenced("tiny"), repairs=())
     with pytest.raises(QsearchError, match="only edges and clusters can be stored, not Constant"):
         StoredPatches.of(tiny(), levels_of(tiny(), "8"), Layout(16), Constant())  # type: ignore[arg-type]

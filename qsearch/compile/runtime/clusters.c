@@ -1,20 +1,14 @@
 /* Levels by clusters: a classifier of textures, an integer network like every other, gives every patch its class; the
  * patches that stand for their cluster have level 0 and the others level 1. The same integers as in
  * qsearch/patches/classifier.py and assign.py: what is no integer is one correctly rounded multiplication. */
+#include "rounding.h"
+
 enum { QS_ONE = 1 << 16, QS_SHARE_PARTS = 1000000 };
 
 /* The scratch: probabilities [count][QS_CLASSES], then the number of every label. */
 static uint64_t qs_decision_bytes(const qs_work *work) {
   uint64_t labels = (uint64_t)work->count + QS_CLASSES;
   return ((uint64_t)work->count * QS_CLASSES + labels) * sizeof(int32_t);
-}
-
-/* To the nearest integer, halves to the even one, without the mathematical library. |x| < 2^51. */
-static int64_t qs_nearest(double x) {
-#pragma STDC FP_CONTRACT OFF
-  const double magic = 0x1.8p52;
-  double moved = x + magic;
-  return (int64_t)(moved - magic);
 }
 
 /* Softmax in integers: E[max - logit] / sum of E. */
@@ -50,7 +44,7 @@ static int qs_probabilities(qs_context *context, const uint8_t *image, qs_work *
   uint64_t arena = qs_arena_bytes(work->rows.side, work->columns.side);
   if (arena == 0) return qs_fail(context, QS_BAD_SIZE, "a buffer of a patch would pass 2 GiB");
   if (arena > context->memory_limit - work->bytes)
-    return qs_fail(context, QS_NO_MEMORY, "the classifier needs %l KiB of working memory for a patch",
+    return qs_fail(context, QS_NO_MEMORY, "a patch in one piece needs %l KiB of working memory",
                    (int64_t)((arena + work->bytes) >> 10));
   int status = qs_reserve(context, arena);
   qs_choose_steps(context, QS_CLASSIFIER_FIRST, QS_CLASSIFIER_END);

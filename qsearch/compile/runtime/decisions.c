@@ -27,5 +27,10 @@ static void print_stages(const double *stage_ms, int rounds) {
   print("\"bodies_ms\": {");
   for (int i = 0; i < QS_NAME(NUM_LEVELS); i++)
     print("%s\"%s\": %f", i ? ", " : "", QS_NAME(level_name)(i), stage_ms[3 + i] / rounds);
-  print("}}, ");
+  print("}");
+  static const char *const of_refer[] = {"matching", "warp", "fusion"};
+  const int first = 3 + QS_NAME(NUM_LEVELS);
+  for (int i = first; i < QS_NAME(NUM_STAGES); i++)
+    print("%s\"%s\": %f", i == first ? ", \"refer_ms\": {" : ", ", of_refer[i - first], stage_ms[i] / rounds);
+  print(QS_NAME(NUM_STAGES) > first ? "}}, " : "}, ");
 }

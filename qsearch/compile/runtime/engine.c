@@ -65,11 +65,11 @@ static double qs_now_ms(void) {
 }
 
 /* The part of the working memory that the host provides: all of it. */
-static uint64_t qs_host_bytes(uint64_t arena) { return arena; }
+static inline uint64_t qs_host_bytes(uint64_t arena) { return arena; }
 
-/* One whole image. The arena is aligned to QS_ALIGN; image and output may lie anywhere. */
-static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
-                  uint8_t *arena) {
+/* Places all buffers for one whole image. The arena is aligned to QS_ALIGN; image and output may lie anywhere. */
+static int qs_bind(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
+                   uint8_t *arena) {
   int64_t sizes[QS_NUM_BUFFERS][2];
   uint64_t offsets[QS_NUM_SLOTS + 1];
   if (qs_arena(height, width, sizes, offsets) == 0)
@@ -83,13 +83,21 @@ static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int
                                : b->slot == QS_SLOT_OUTPUT ? output
                                                            : arena + offsets[b->slot];
   }
+  return 0;
+}
+
+/* One whole image, as qs_bind takes it. */
+static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
+                  uint8_t *arena) {
+  int status = qs_bind(context, input, height, width, output, arena);
+  if (status) return status;
   void *previous = qs_thread_owner;
   qs_scratch *previous_scratch = qs_thread_scratch;
   qs_thread_owner = context;
   qs_thread_scratch = context->pool.scratch;
-  int status = 0;
   for (int i = context->first_step; i < context->end_step && status == 0; i++) {
-    qs_pool_plan(&context->pool, sizes[qs_steps[i].arguments[0]][0]);
+    const int input_buffer = qs_steps[i].arguments[0];
+    qs_pool_plan(&context->pool, context->shapes[input_buffer][0] - 2 * qs_buffers[input_buffer].border);
     double start = context->step_ms ? qs_now_ms() : 0;
     status = qs_call(context, &qs_steps[i]);
     if (context->step_ms) context->step_ms[i] += qs_now_ms() - start;

@@ -1,8 +1,9 @@
 /* An image patch by patch, each at the level that is decided for it. The generated file says how the image is split
- * (split.c) and which of edges.c and clusters.c decides.
+ * (split.c), which of edges.c and clusters.c decides, and which of levels.c and refer.c upscales the patches.
  *
  * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it),
- * and where patches are averaged, sums for as many rows of the result as a row of patches has. */
+ * where patches are averaged, sums for as many rows of the result as a row of patches has, and with RefER what is kept
+ * of references. */
 #include <string.h>
 
 #include "qs_network.h"
@@ -99,12 +100,11 @@ static int qs_decide(qs_context *context, const uint8_t *image, qs_work *work) {
 }
 
 #if QS_AVERAGE
-/* Adds the result of patch i to the sums of its row of patches. */
-static void qs_scatter(const qs_work *work, int64_t index, uint8_t *output) {
+/* Adds `from`, the result of patch `index`, to the sums of its row of patches. */
+static void qs_scatter(const qs_work *work, int64_t index, const uint8_t *from, uint8_t *output) {
   (void)output;
   const int64_t u = QS_UPSCALE, values = work->columns.side * u * 3, stride = work->columns.size * u * 3;
   uint32_t *to = work->sums + work->patches[index].left * u * 3;
-  const uint8_t *from = work->out;
   for (int64_t y = 0; y < work->rows.side * u; y++, to += stride, from += values)
     for (int64_t i = 0; i < values; i++) to[i] += from[i];
 }
@@ -139,13 +139,14 @@ static int64_t qs_rows_at_once(const qs_work *work) {
   return 1;
 }
 #else
-static void qs_scatter(const qs_work *work, int64_t index, uint8_t *output) {
+/* Copies what patch `index` gives of its result `from`. */
+static void qs_scatter(const qs_work *work, int64_t index, const uint8_t *from, uint8_t *output) {
   const int64_t u = QS_UPSCALE, width = work->columns.size, side = work->columns.side;
   const qs_patch *p = &work->patches[index];
   int64_t y = p->top - qs_cut_begin(&work->rows, index / work->columns.count);
   int64_t x = p->left - qs_cut_begin(&work->columns, index % work->columns.count);
   qs_copy_rows(output + (p->top * width * u + p->left) * u * 3, width * u * 3,
-               work->out + (y * side * u + x) * u * 3, side * u * 3, (p->right - p->left) * u * 3,
+               from + (y * side * u + x) * u * 3, side * u * 3, (p->right - p->left) * u * 3,
                (p->bottom - p->top) * u);
 }
 
@@ -154,41 +155,7 @@ static void qs_finish_row(const qs_work *work, int64_t row, uint8_t *output) { (
 static int64_t qs_rows_at_once(const qs_work *work) { return work->rows.count; }
 #endif
 
-/* Patch `index`, at the level whose steps are chosen. */
-static int qs_upscale_patch(qs_context *context, const uint8_t *image, const qs_work *work, int64_t index,
-                            uint8_t *output, int64_t tile) {
-  double start = qs_stage_start(context);
-  qs_gather(work, image, index);
-  qs_stage_end(context, QS_GATHER, start);
-  start = qs_stage_start(context);
-  int status = qs_upscale(context, work->in, work->rows.side, work->columns.side, work->out, tile,
-                          context->memory_limit - work->bytes);
-  qs_stage_end(context, QS_BODIES + work->patches[index].level, start);
-  if (status) return status;
-  start = qs_stage_start(context);
-  qs_scatter(work, index, output);
-  qs_stage_end(context, QS_MERGE, start);
-  return 0;
-}
-
-/* Level by level, so that the parameters of one stay in the cache. */
-static int qs_upscale_patches(qs_context *context, const uint8_t *image, const qs_work *work, uint8_t *output,
-                              int64_t tile) {
-  const int64_t rows = qs_rows_at_once(work), columns = work->columns.count;
-  for (int64_t row = 0; row < work->rows.count; row += rows) {
-    for (int level = 0; level < QS_NUM_LEVELS; level++) {
-      qs_choose_steps(context, qs_level_steps[level][0], qs_level_steps[level][1]);
-      for (int64_t i = row * columns; i < (row + rows) * columns; i++) {
-        int status = work->patches[i].level == level ? qs_upscale_patch(context, image, work, i, output, tile) : 0;
-        if (status) return status;
-      }
-    }
-    double start = qs_stage_start(context);
-    qs_finish_row(work, row, output);
-    qs_stage_end(context, QS_MERGE, start);
-  }
-  return 0;
-}
+#include QS_BODIES_OF
 
 int QS_NAME(upscale_image)(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
                            int64_t tile) {

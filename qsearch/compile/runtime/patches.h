@@ -1,7 +1,7 @@
 /* The image is split into patches, it is decided for each at which level it runs, and their results are merged. */
 enum {
   @name@_NUM_LEVELS = @levels@, /* versions of the network, the one of most bits first */
-  @name@_NUM_STAGES = 3 + @levels@, /* of the work: decision, gathering, merging, then the patches of every level */
+  @name@_NUM_STAGES = @stages@, /* of the work: decision, gathering, merging, then the patches of every level@refer@ */
 };
 
 typedef struct {
@@ -9,8 +9,7 @@ typedef struct {
   int32_t level, cluster, reference; /* reference: the number of a patch, a reference's own; -1 without clusters */
 } @name@_patch;
 
-/* Any image, patch by patch; output is [height*UPSCALE][width*UPSCALE][3]. tile is the side of the largest piece of a
- * patch in input pixels, 0 chooses it by the memory limit. The bytes do not depend on it. */
+/* Any image, patch by patch; output is [height*UPSCALE][width*UPSCALE][3]. @tile@ */
 int @name@_upscale_image(@name@_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
                          int64_t tile);
 

@@ -16,8 +16,7 @@ static int qs_fail(qs_context *context, int status, const char *format, ...) {
 
 /* Rows and columns of every buffer, borders not counted. */
 static void qs_sizes(int64_t height, int64_t width, int64_t sizes[QS_NUM_BUFFERS][2]) {
-  sizes[QS_INPUT][0] = height;
-  sizes[QS_INPUT][1] = width;
+  for (int i = 0; i < QS_NUM_BUFFERS; i++) sizes[i][0] = height, sizes[i][1] = width; /* those that no step writes */
   for (int i = 0; i < QS_NUM_STEPS; i++) {
     const qs_step *s = &qs_steps[i];
     const int64_t *in = sizes[s->arguments[0]];

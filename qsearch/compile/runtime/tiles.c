@@ -6,9 +6,6 @@ typedef struct {
   int64_t count, length; /* boxes along one axis, and the pixels of each */
 } qs_axis;
 
-static int64_t qs_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t qs_min(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Boxes of equal length that cover `size` pixels, `count` of them or fewer. */
 static qs_axis qs_split(int64_t size, int64_t count, int64_t least) {
   int64_t inner = size - 2 * QS_HALO;
@@ -71,21 +68,6 @@ static int qs_grid_for_tile(qs_context *context, int64_t height, int64_t width, 
     grid[axis] = qs_split(sizes[axis], count, axis ? QS_MIN_WIDTH : QS_MIN_HEIGHT);
   }
   return 0;
-}
-
-typedef uint8_t qs_vector __attribute__((vector_size(16), aligned(1)));
-
-/* Not memcpy: that of a C library built for size copies single bytes. */
-__attribute__((no_builtin("memcpy"))) static void qs_copy(uint8_t *to, const uint8_t *from, int64_t bytes) {
-  int64_t i = 0;
-  for (; i + 64 <= bytes; i += 64)
-    for (int part = 0; part < 64; part += 16) *(qs_vector *)(to + i + part) = *(const qs_vector *)(from + i + part);
-  for (; i < bytes; i++) to[i] = from[i];
-}
-
-static void qs_copy_rows(uint8_t *to, int64_t to_stride, const uint8_t *from, int64_t from_stride, int64_t bytes,
-                         int64_t rows) {
-  for (int64_t y = 0; y < rows; y++) qs_copy(to + y * to_stride, from + y * from_stride, bytes);
 }
 
 static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
