@@ -37,7 +37,7 @@ NEAR = ("6-5", "5-4")
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 OWN_SHARES = (0.25, 0.5, 0.75)
 CLUSTER_SHARES = (None, 0.25, 0.5, 0.75)
-LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 4))
+LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 2))
 SEAM_LAYOUTS, SEAM_BITS = (LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16)), "8-4"
 DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
 Own = tuple[float, EdgeRule, tuple[CalibratedNetwork, CalibratedNetwork]]
@@ -69,7 +69,8 @@ def _deciders(subject: Subject) -> dict[tuple[int, str], EdgeRule | Clustering]:
     found: dict[tuple[int, str], EdgeRule | Clustering] = {}
     for layout in LAYOUTS:
         for share in SHARES:
-            found[layout.patch, f"edges {share:g}"] = EdgeRule.calibrate(subject.images, layout, [share])
+            rule = EdgeRule.calibrate(subject.images, layout, [share])
+            found[layout.patch, f"edges {share:g}"] = found[layout.patch, f"smooth {1 - share:g}"] = rule
         for part in CLUSTER_SHARES:
             name = "clusters, one each" if part is None else f"clusters {part:g}"
             found[layout.patch, name] = replace(subject.clustering, share=part)
@@ -91,9 +92,9 @@ def _of_set(
     for layout in LAYOUTS:
         bank = PatchBank(network, levels, layout, pairs)
         for pair in (*PAIRS, *NEAR):
-            for kind in ("edges", "clusters"):
+            for kind in ("edges", "smooth", "clusters"):
                 rows[f"{pair}, {kind}, {layout.patch}"] = [
-                    bank.point(name, policy, pair.split("-"))
+                    _point(bank, name, policy, pair)
                     for (patch, name), policy in deciders.items()
                     if patch == layout.patch and name.startswith(kind)
                 ]
@@ -103,6 +104,15 @@ def _of_set(
     for pair in (*PAIRS, *NEAR):
         rows[f"{pair}, edges with own ranges, {LAYOUT.patch}"] = _own_ranges(subject, pairs, own, pair)
     return _compared(static, found, rows) | {"protocol": f"Y, {UPSCALE} px cropped", "images": len(pairs)}
+
+
+def _point(bank: PatchBank, name: str, policy: EdgeRule | Clustering, pair: str) -> CurvePoint:
+    """One setting; by `smooth` the patches with edges get the low bits and the others the high ones."""
+    levels = pair.split("-")
+    if not name.startswith("smooth"):
+        return bank.point(name, policy, levels)
+    point = bank.point(name, policy, levels[::-1])
+    return replace(point, high_share=1 - point.high_share)
 
 
 def _recalibrated(subject: Subject) -> list[Own]:

@@ -165,8 +165,8 @@ def _summary(sets: dict[str, Any]) -> Iterator[str]:
            f"{len(entries)}.")  # fmt: skip
     if len(beaten) < len(entries):
         yield (
-            "Where they do not, the reasons are: the overlap is computed twice (a factor of 1.31 at 32 pixels, 1.09 at "
-            "96), BitOPs fall with the square of the bits while the error rises slowly down to 5 bits and fast below, "
+            "Where they do not, the reasons are: the overlap is computed twice (a factor of 1.31 at 32 pixels, 1.19 at "
+            "48), BitOPs fall with the square of the bits while the error rises slowly down to 5 bits and fast below, "
             "so that a mixture of 8 and 3 or 4 bits costs more than 5 or 6 everywhere, and the oracle shows that even "
             "a perfect rule gains little over that."
         )
