@@ -15,7 +15,7 @@ from trained import CONTROLS, PATCHES, WIDTHS, twin_of
 from qsearch.allocation import uniform
 from qsearch.compile.artefact import build_artefact
 from qsearch.compile.manifest import read_manifest
-from qsearch.images import encode_ppm
+from qsearch.compile.ppm import encode_ppm
 from qsearch.measure.modelled import choice_for
 from qsearch.patches import EdgeRule, Layout, ReferencedProgram, StoredPatches, build_patch_artefact, levels_of
 from qsearch.samples import photograph
