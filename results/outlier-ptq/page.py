@@ -53,9 +53,8 @@ good; piecewise ones pay where codes are stored or moved.
 {spans}
 {wanted}
 
-Where 6 bits miss, 8 bits do already (see `results/ptq-uniform`): the ranges of the 8-bit layers and skip operands hold
-the fully saturated colours that calibration adds to the photographs. Calibrated on photographs alone these networks
-lose less on photographs, and pure colours are several grey levels off; ranges that hold both were preferred.
+Where 6 bits miss, 8 bits lose most of it already (see `results/ptq-uniform`): the ranges of the 8-bit layers and skip
+operands also hold black beside white and saturated colours, which photographs lack; pictures of such stay right.
 """
 
 
