@@ -118,7 +118,8 @@ Wanted: at most {limits} dB below float. Gain of training over fine-tuned PTQ: a
 ## What brings it, at 4/4/8
 
 Each row trained for as long, with L1 to the originals (and FQSR's calibration loss where it says so); the first
-intervals are the moving average of the maximum over 20 batches, as in FQSR, where the networks above begin at the parameters of fine-tuned post-training quantization.
+intervals are the moving average of the maximum over 20 batches, as in FQSR, where the networks above begin at the
+parameters of fine-tuned post-training quantization.
 
 | network | training | {sets} |
 |---|---|{set_rules}|
