@@ -6,13 +6,14 @@ needs ../shared/data. Everything is quantized: head, body, tail and skip operand
 trained from the published weights on the 291 images for as long as the float network it is compared with, which is
 trained alike without quantizers. PSNR is the compiled integer network's, but for what is only compared. Trainings are
 kept in the folder of runs; an interrupted script continues there, and what is finished is not repeated. With
-`--network` only that network's runs are made; the page is written once both are there. Writes table.json and README.md
-here.
+`--network` only that network's runs are made; the page is of the networks that are there. Writes table.json and
+README.md here.
 """
 
 import argparse
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -327,7 +328,7 @@ def page(networks: dict[str, Any], conditions: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train what is not trained yet; write the page once every network is there."""
+    """Train what is not trained yet; write the page of the networks that are there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--network", choices=list(NETWORKS))
     parser.add_argument("--iterations", type=int, default=3000)
@@ -344,14 +345,12 @@ def main() -> None:
         found = measured(name, data, arguments.runs, arguments.iterations, arguments.limit, console)
         write_json(arguments.runs / f"{name}.json", found)
     files = {name: arguments.runs / f"{name}.json" for name in NETWORKS}
-    if not all(file.is_file() for file in files.values()):
-        print(json.dumps({"trained": arguments.network}))
-        return
-    networks = {name: read_json(file) for name, file in files.items()}
-    settings = settings_of(NETWORKS["edsr"], VARIANTS["4-4-8"], networks["edsr"]["iterations"])
+    networks = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    first = next(iter(networks))
+    settings = settings_of(NETWORKS[first], VARIANTS["4-4-8"], networks[first]["iterations"])
     iterations = " and ".join(f"{result['iterations']} ({result['name']})" for result in networks.values())
     rates = ", ".join(f"{rate:g} ({bits.replace('-', '/')})" for bits, rate in RATES.items())
-    protocol = networks["edsr"]["protocol"].replace("2 px cropped", "the upscale in pixels cropped")
+    protocol = re.sub(r"\d px cropped", "the upscale in pixels cropped", networks[first]["protocol"])
     conditions = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "cpu": detect_host().cpu, "images": 291,
                   "iterations": iterations, "rates": rates, "protocol": protocol}  # fmt: skip
     out = HERE if arguments.limit is None else arguments.runs
