@@ -44,16 +44,7 @@ The curves of all settings are in table.json. At {patch}-pixel patches, decided 
 
 ## RefER and its controls
 
-Low widths trained alike ({iterations} iterations on one region of nine patches each, from calibration's parameters, L1
-and distillation) with RefER and clustered references, with RefER and random references, and without RefER; references
-at 8 bits; patches of {trained_patch} pixels, {classes} classes; measured in integers on {set}. `share` is that of
-references in a cluster. Last column: the same low width without RefER for the whole image.
-
-| network | low bits | share | {controls} | whole images, uniform |
-|---|---|---|{control_rules}|---|
-{trained}
-
-{trained_verdict}
+{refer}
 
 ## Latency
 
@@ -75,6 +66,18 @@ removes what the patches cannot see of each other, at its price in BitOPs; what 
 {seams}
 """
 
+REFER = """Low widths trained alike ({iterations} iterations on one region of nine patches each, from the parameters
+of calibration, L1 and distillation) with RefER and clustered references, with RefER and random references, and without RefER; references
+at 8 bits; patches of {trained_patch} pixels, {classes} classes; measured in integers on {set}. `share` is that of
+references in a cluster. Last column: the same low width without RefER for the whole image.
+
+| network | low bits | share | {controls} | whole images, uniform |
+|---|---|---|{control_rules}|---|
+{trained}
+
+{trained_verdict}"""
+NOT_MADE = "Not made yet: `python results/refqsr/run.py --part trained`, about two hours of one core for a network."
+
 
 def page(content: dict[str, Any]) -> str:
     """The page; parts that were not made say so."""
@@ -82,7 +85,6 @@ def page(content: dict[str, Any]) -> str:
     sets = {name: parts["curves"]["sets"] for name, parts in networks.items() if "curves" in parts}
     timed = {name: parts["latency"] for name, parts in networks.items() if "latency" in parts}
     first = next(iter(timed.values()), {"size": (0, 0), "rounds": 0})
-    iterations = sorted({parts["trained"]["iterations"] for parts in networks.values() if "trained" in parts})
     first_set = next(iter(sets.values()))[SET]
     shares = [point["name"] for point in first_set["patches"][f"8-4, edges, {LAYOUT.patch}"]["points"]]
     return PAGE.format(
@@ -92,13 +94,20 @@ def page(content: dict[str, Any]) -> str:
         pair_heads=" | ".join((*PAIRS, *NEAR)), pair_rules="|".join("---" for _ in (*PAIRS, *NEAR)),
         savings="\n".join(_savings(sets)), best="\n".join(_best(sets)), patch=LAYOUT.patch, set=SET,
         shares=" | ".join(shares), share_rules="|".join("---" for _ in shares), curve="\n".join(_curve(sets)),
-        iterations=" or ".join(map(str, iterations)) or "0", trained_patch=PATCHES.patch, classes=CLASSES,
-        controls=" | ".join(control.name for control in CONTROLS), control_rules="|".join("---" for _ in CONTROLS),
-        trained="\n".join(_trained(networks)), trained_verdict="\n".join(_trained_verdict(networks)),
+        refer=_refer(networks) if any("trained" in parts for parts in networks.values()) else NOT_MADE,
         size="×".join(map(str, reversed(first["size"]))), rounds=first["rounds"],
         latency="\n".join(_latency(timed)), seam=SEAM, seam_bits=SEAM_BITS,
         seam_heads=" | ".join(f"{one.patch} px, overlap {one.overlap}" for one in SEAM_LAYOUTS),
         seam_rules="|".join("---" for _ in SEAM_LAYOUTS), seams="\n".join(_seams(networks)),
+    )  # fmt: skip
+
+
+def _refer(networks: dict[str, Any]) -> str:
+    iterations = sorted({parts["trained"]["iterations"] for parts in networks.values() if "trained" in parts})
+    return REFER.format(
+        iterations=" or ".join(map(str, iterations)), trained_patch=PATCHES.patch, classes=CLASSES, set=SET,
+        controls=" | ".join(control.name for control in CONTROLS), control_rules="|".join("---" for _ in CONTROLS),
+        trained="\n".join(_trained(networks)), trained_verdict="\n".join(_trained_verdict(networks)),
     )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ from qsearch.patches.refer_training import REFERENCED
 
 PATCHES = Layout(32, 4)
 """Small patches, so that the region of a step has references and queries."""
-REGION = 88
+REGION = 80
+"""As large as the training images allow."""
 EVERY = {"rnet9": 3, "srresnet": 4, "carn_m": 4}
 NEVER = 1000
 """RefER after so many blocks: the control without."""
