@@ -1,18 +1,15 @@
 """Whole images against patches without training: BitOPs at equal PSNR for uniform, searched and per-patch bits."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from subjects import LAYOUT, SETS, UPSCALE, Subject
+from subjects import CLASSES, LAYOUT, SET, SETS, UPSCALE, Subject
 
 from qsearch.commands.search import search_run
 from qsearch.compile.host import HostNetwork
-from qsearch.images import Pair
-from qsearch.network import CalibratedNetwork
 from qsearch.patches import (
-    Clustering,
     Constant,
     CurvePoint,
     EdgeRule,
@@ -21,12 +18,12 @@ from qsearch.patches import (
     PatchBank,
     bitops_at,
     levels_of,
-    patches_at,
-    recalibrated,
     seam_excess,
     static_point,
 )
 from qsearch.patches.execute import PatchNetwork
+from qsearch.patches.scoring import PatchScorer
+from qsearch.patches.setting import CLUSTERS, EDGES, POLICIES, Setting
 from qsearch.run import Run, RunConfig
 from qsearch.search import front, load_history
 
@@ -36,19 +33,16 @@ NEAR = ("6-5", "5-4")
 """Near widths: where the oracle says that patches may win."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 OWN_SHARES = (0.25, 0.5, 0.75)
-CLUSTER_SHARES = (None, 0.25, 0.5, 0.75)
 LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 2))
 SEAM_LAYOUTS, SEAM_BITS = (LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16)), "8-4"
 DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
-Own = tuple[float, EdgeRule, tuple[CalibratedNetwork, CalibratedNetwork]]
 TRIALS, SEARCH_IMAGES, FRONT_POINTS = 120, 16, 12
 
 
 def curves(subject: Subject, console: Console) -> dict[str, Any]:
     """For every image set: the uniform and the searched curve, and all of patches."""
     searched = _searched(subject, console)
-    deciders, own = _deciders(subject), _recalibrated(subject)
-    return {name: _of_set(subject, subject.pairs(name), searched, deciders, own) for name in SETS}
+    return {name: _of_set(subject, name, searched) for name in SETS}
 
 
 def _searched(subject: Subject, console: Console) -> list[Level]:
@@ -64,78 +58,43 @@ def _searched(subject: Subject, console: Console) -> list[Level]:
     return [Level(f"searched {point.number}", point.allocation) for point in {p.number: p for p in kept}.values()]
 
 
-def _deciders(subject: Subject) -> dict[tuple[int, str], EdgeRule | Clustering]:
-    """By patch size and name."""
-    found: dict[tuple[int, str], EdgeRule | Clustering] = {}
-    for layout in LAYOUTS:
-        for share in SHARES:
-            rule = EdgeRule.calibrate(subject.images, layout, [share])
-            found[layout.patch, f"edges {share:g}"] = found[layout.patch, f"smooth {1 - share:g}"] = rule
-        for part in CLUSTER_SHARES:
-            name = "clusters, one each" if part is None else f"clusters {part:g}"
-            found[layout.patch, name] = replace(subject.clustering, share=part)
-    return found
-
-
-def _of_set(
-    subject: Subject,
-    pairs: list[Pair],
-    searched: list[Level],
-    deciders: dict[tuple[int, str], EdgeRule | Clustering],
-    own: list[Own],
-) -> dict[str, Any]:
-    network = subject.network
-    levels = levels_of(network, BITS)
+def _of_set(subject: Subject, name: str, searched: list[Level]) -> dict[str, Any]:
+    """Every curve on one image set; on `SET` also with own ranges and by the oracle."""
+    network, pairs = subject.network, subject.pairs(name)
+    levels, largest = levels_of(network, BITS), max(layout.patch for layout in LAYOUTS)
     static = [static_point(network, level, pairs) for level in levels]
     found = [static_point(network, level, pairs) for level in searched]
+    folder = subject.folder / "classifiers"
+    folder.mkdir(parents=True, exist_ok=True)
+    scorer = PatchScorer(network, levels, pairs, subject.images, folder, largest)
     rows: dict[str, list[CurvePoint]] = {}
     for layout in LAYOUTS:
-        bank = PatchBank(network, levels, layout, pairs)
         for pair in (*PAIRS, *NEAR):
-            for kind in ("edges", "smooth", "clusters"):
-                rows[f"{pair}, {kind}, {layout.patch}"] = [
-                    _point(bank, name, policy, pair)
-                    for (patch, name), policy in deciders.items()
-                    if patch == layout.patch and name.startswith(kind)
+            for policy in POLICIES:
+                rows[f"{pair}, {policy}, {layout.patch}"] = [
+                    _point(scorer, _setting(layout, pair, policy, share)) for share in SHARES
                 ]
-            rows[f"{pair}, oracle, {layout.patch}"] = [
+    if name == SET:
+        bank = PatchBank(network, levels, LAYOUT, pairs)
+        for pair in (*PAIRS, *NEAR):
+            rows[f"{pair}, edges with own ranges, {LAYOUT.patch}"] = [
+                _point(scorer, _setting(LAYOUT, pair, EDGES, share, own=True)) for share in OWN_SHARES
+            ]
+            rows[f"{pair}, oracle, {LAYOUT.patch}"] = [
                 bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in SHARES
             ]
-    for pair in (*PAIRS, *NEAR):
-        rows[f"{pair}, edges with own ranges, {LAYOUT.patch}"] = _own_ranges(subject, pairs, own, pair)
     return _compared(static, found, rows) | {"protocol": f"Y, {UPSCALE} px cropped", "images": len(pairs)}
 
 
-def _point(bank: PatchBank, name: str, policy: EdgeRule | Clustering, pair: str) -> CurvePoint:
-    """One setting; by `smooth` the patches with edges get the low bits and the others the high ones."""
-    levels = pair.split("-")
-    if not name.startswith("smooth"):
-        return bank.point(name, policy, levels)
-    point = bank.point(name, policy, levels[::-1])
-    return replace(point, high_share=1 - point.high_share)
+def _setting(layout: Layout, pair: str, policy: str, share: float, own: bool = False) -> Setting:
+    high, low = pair.split("-")
+    return Setting(layout.patch, layout.overlap, policy, CLASSES if policy == CLUSTERS else 0, share, high, low, own)
 
 
-def _recalibrated(subject: Subject) -> list[Own]:
-    """The edge rules, and for each the network with the ranges of its high patches and with those of its low ones."""
-    found = []
-    for share in OWN_SHARES:
-        rule = EdgeRule.calibrate(subject.images, LAYOUT, [share])
-        high, low = (recalibrated(subject.network, patches_at(level, rule, subject.images, LAYOUT)) for level in (0, 1))
-        found.append((share, rule, (high, low)))
-    return found
-
-
-def _own_ranges(subject: Subject, pairs: list[Pair], own: list[Own], pair: str) -> list[CurvePoint]:
-    """Every level calibrated on the patches that it gets."""
-    found = []
-    for share, rule, networks in own:
-        levels = [
-            replace(level, calibrated=calibrated)
-            for level, calibrated in zip(levels_of(subject.network, pair), networks, strict=True)
-        ]
-        bank = PatchBank(subject.network, levels, LAYOUT, pairs)
-        found.append(bank.point(f"edges {share:g}", rule, pair.split("-")))
-    return found
+def _point(scorer: PatchScorer, setting: Setting) -> CurvePoint:
+    metrics = scorer.measure(setting)
+    name = f"{setting.policy} {setting.share:g}"
+    return CurvePoint(name, metrics["psnr_y_db"], metrics["bitops"], metrics["high_share"])
 
 
 def _compared(

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from curves import DROP_DB, LAYOUT, LAYOUTS, NEAR, PAIRS, SEAM_BITS, SEAM_LAYOUTS, USEFUL_DROP_DB
-from subjects import CALIBRATION_IMAGES, CLASSES, SETS
-from trained import CONTROLS, PATCHES, SET, WIDTHS
+from subjects import CALIBRATION_IMAGES, CLASSES, SET, SETS
+from trained import CONTROLS, PATCHES, WIDTHS
 
 WANTED_SAVING, OVERHEAD, SEAM = 0.36, 0.15, 0.02
 STAGES = ("decision", "gather", "refer", "merge", "bodies")
@@ -23,7 +23,7 @@ the decisions and RefER. `photographs` are six larger pictures that come with sc
 
 BitOPs saved against uniform W8A8 at its PSNR minus {drop} dB (between points linear along a front): uniform and
 searched bits for whole images, and two widths patch by patch, of every layout ({layouts}) and share the best. `oracle`
-knows the originals and bounds every rule that decides between two widths.
+knows the originals and bounds rules that decide between two widths ({patch}-pixel patches, {set}).
 
 | network | set | uniform | searched | {pair_heads} | oracle |
 |---|---|---|---|{pair_rules}|---|
@@ -67,9 +67,9 @@ removes what the patches cannot see of each other, at its price in BitOPs; what 
 """
 
 REFER = """Low widths trained alike ({iterations} iterations on one region of nine patches each, from the parameters
-of calibration, L1 and distillation) with RefER and clustered references, with RefER and random references, and without RefER; references
-at 8 bits; patches of {trained_patch} pixels, {classes} classes; measured in integers on {set}. `share` is that of
-references in a cluster. Last column: the same low width without RefER for the whole image.
+of calibration, L1 and distillation) with RefER and clustered references, with RefER and random references, and without
+RefER; references at 8 bits; patches of {trained_patch} pixels, {classes} classes; measured in integers on {set}.
+`share` is that of references in a cluster. Last column: the same low width without RefER for the whole image.
 
 | network | low bits | share | {controls} | whole images, uniform |
 |---|---|---|{control_rules}|---|
@@ -131,7 +131,8 @@ def _savings(sets: dict[str, Any]) -> Iterator[str]:
             pairs = [_saved(entry, min(_of(entry, pair), default=None)) for pair in (*PAIRS, *NEAR)]
             best = min((one for pair in (*PAIRS, *NEAR) for one in _of(entry, pair, True)), default=None)
             whole = _saved(entry, entry["uniform_bitops"]), _saved(entry, entry["searched_bitops"])
-            yield f"| {TITLES[network]} | {name} | {' | '.join((*whole, *pairs, _saved(entry, best)))} |"
+            cells = (*whole, *pairs, _saved(entry, best) if best else "")
+            yield f"| {TITLES[network]} | {name} | {' | '.join(cells)} |"
 
 
 def _best_of(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

@@ -19,6 +19,7 @@ NETWORKS = {"rnet9": "rnet9_x4.pt", "srresnet": "srresnet_bn8_x4.pt", "carn_m": 
 PHOTOGRAPHS = ("retina.jpg", "hubble_deep_field.jpg", "rocket.jpg", "coffee.png", "astronaut.png", "chelsea.png")
 """Larger photographs that come with scikit-image, free of rights but one (chelsea, CC0)."""
 SETS = ("Set14", "B100", "photographs")
+SET = SETS[0]
 CALIBRATION_IMAGES, CLASSES = 32, 8
 LAYOUT = Layout(48, 4)
 

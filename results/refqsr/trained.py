@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from subjects import UPSCALE, Subject
+from subjects import SET, UPSCALE, Subject
 
 from qsearch import cost
 from qsearch.allocation import Allocation, uniform
@@ -38,7 +38,6 @@ NEVER = 1000
 """RefER after so many blocks: the control without."""
 WIDTHS = (3, 4)
 SHARES = (None, 0.25, 0.5)
-SET = "Set14"
 
 
 @dataclass(frozen=True)
