@@ -105,6 +105,9 @@ def test_verify_bench_and_upscale(work: Path, tmp_path: Path) -> None:
     found = succeed("bench", artefact, "--size", "40x30", "--rounds", 2)
     assert found["conditions"]["size"] == [30, 40]
     assert len(read_manifest(artefact)["latency"]) == 1
+    found = succeed("bench", artefact, "--image", work / "photo.png", "--rounds", 1)
+    assert (found["conditions"]["size"], found["conditions"]["picture"]) == ([40, 56], "photo.png")
+    assert len(read_manifest(artefact)["latency"]) == 2
     whole = succeed("upscale", work / "photo.png", "--artefact", artefact, "-o", tmp_path / "big.png")
     assert (whole["height"], whole["width"]) == (80, 112)
     succeed("upscale", work / "photo.png", "--artefact", artefact, "-o", tmp_path / "tiled.png", "--tile", 20)

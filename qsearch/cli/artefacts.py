@@ -57,6 +57,10 @@ def bench(
         Path, typer.Argument(help="Folder of an artefact; with --against also a model or a configuration.")
     ],
     size: SizeOption = "320x180",
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Upscale this picture instead of noise of --size: with patches time depends on it."),
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="At most so many rounds; 128, or 15 with --against.")
     ] = None,
@@ -86,13 +90,16 @@ def bench(
     if against is not None:
         from qsearch.commands.against import bench_against
 
+        if image is not None:
+            raise QsearchError("--image goes without --against")
+
         finish(bench_against(str(artefact), against, parse_size(size), rounds or 15, threads, model, bits,
                              calibration, litert_model, report, console))  # fmt: skip
         return
     from qsearch.commands.devices import bench_artefact
 
-    finish(bench_artefact(artefact, rounds or 128, parse_size(size), threads, target, reference, parse_share(ci),
-                          seconds, console))  # fmt: skip
+    finish(bench_artefact(artefact, rounds or 128, parse_size(size), threads, target, reference, image,
+                          parse_share(ci), seconds, console))  # fmt: skip
 
 
 @app.command()

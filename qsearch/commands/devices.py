@@ -1,6 +1,6 @@
 """`qsearch verify` and `qsearch bench`: an artefact on this machine and on the device of a target."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from qsearch.compile.manifest import read_manifest, record_latency
 from qsearch.compile.run_artefact import verify
 from qsearch.errors import QsearchError
+from qsearch.images import read_image
 from qsearch.measure.devices import open_device
 from qsearch.target import load_target
 
@@ -44,13 +45,23 @@ def bench_artefact(
     threads: int | None,
     target: str | None,
     reference: Path | None,
+    image: Path | None,
     ci_limit: float,
     seconds: float,
     console: Console,
 ) -> dict[str, Any]:
-    """Time an artefact on the device of `target` (its own by default) and write the latency to its manifest."""
+    """Time an artefact on the device of `target` (its own by default) and write the latency to its manifest.
+
+    The picture `image` is upscaled, or noise of `size` where there is none.
+    """
+    picture = read_image(image) if image else None
     with open_device(load_target(target or read_manifest(artefact)["target"]["name"])) as device:
-        result = device.bench(artefact, rounds, size, threads, reference=reference, ci_limit=ci_limit, seconds=seconds)
+        result = device.bench(
+            artefact, rounds, size, threads, reference=reference, image=picture, ci_limit=ci_limit, seconds=seconds
+        )
+    if image is not None and picture is not None:
+        size = picture.shape[:2]
+        result = replace(result, conditions=replace(result.conditions, picture=image.name))
     record_latency(artefact, result)
     within = "within" if result.converged else "not within"
     console.print(

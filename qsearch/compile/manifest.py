@@ -72,14 +72,14 @@ def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def record_latency(folder: Path | str, result: "DataclassInstance") -> None:
     """Add a latency with its conditions (a `qsearch.measure.BenchResult`) to the manifest of `folder`.
 
-    An earlier one of equal device, size and threads is replaced.
+    An earlier one of equal device, size, picture and threads is replaced.
     """
     manifest = read_manifest(folder)
     entry = asdict(result)
 
     def key(latency: Mapping[str, Any]) -> tuple[Any, ...]:
         where = latency["conditions"]
-        return where["device"], tuple(where["size"]), where["threads"]
+        return where["device"], tuple(where["size"]), where.get("picture", ""), where["threads"]
 
     others = [latency for latency in manifest["latency"] if key(latency) != key(entry)]
     write_manifest(folder, {**manifest, "latency": [*others, entry]})

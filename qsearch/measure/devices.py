@@ -85,10 +85,13 @@ class Device:
         threads: int | None = None,
         *,
         reference: Path | str | None = None,
+        image: NDArray[np.uint8] | None = None,
         ci_limit: float = CI_LIMIT,
         seconds: float = 60.0,
     ) -> BenchResult:
-        """Time `artefact` on an image of `size` = (height, width), alternating with `reference` where one is given.
+        """Time `artefact` on noise of `size` = (height, width), alternating with `reference` where one is given.
+
+        With patches time depends on the picture: `image` uint8 [H, W, 3] is taken instead.
 
         Rounds are repeated until the 95 % confidence interval is within `ci_limit` of the median, at most `rounds`
         times and for about `seconds`; `converged` says which. `threads` None takes the target's. An emulated device
@@ -96,9 +99,11 @@ class Device:
         """
         self._require_time()
         threads = threads or self.target.threads
-        options = ["--size", f"{size[1]}x{size[0]}", "--threads", str(threads)]
-        candidate = self._bench_of(self._checked(artefact), options)
-        other = self._bench_of(self._checked(reference), options) if reference else None
+        size, picture = (size, b"") if image is None else (image.shape[:2], encode_ppm(image))
+        options = ["-"] if picture else ["--size", f"{size[1]}x{size[0]}"]
+        options += ["--threads", str(threads)]
+        candidate = self._bench_of(self._checked(artefact), options, picture)
+        other = self._bench_of(self._checked(reference), options, picture) if reference else None
 
         def measure() -> BenchResult:
             before, conditions = self._reading(), now_conditions(self.target.name, threads, size, rounds)
@@ -158,9 +163,9 @@ class Device:
         executable: Path = Path(artefact).resolve() / read_manifest(artefact)["executable"]
         return executable
 
-    def _bench_of(self, executable: Path, options: list[str]) -> RunBench:
+    def _bench_of(self, executable: Path, options: list[str], stdin: bytes) -> RunBench:
         def bench(runs: int) -> dict[str, Any]:
-            done = self._execute(executable, ["--bench", str(runs), *options])
+            done = self._execute(executable, ["--bench", str(runs), *options], stdin)
             return parse_bench(done.stdout, self.target.name)
 
         return bench

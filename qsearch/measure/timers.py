@@ -33,6 +33,8 @@ class Conditions:
     """Of the hottest sensor before the first and after the last round; None where it cannot be read."""
     frequency_mhz: tuple[float | None, float | None] = (None, None)
     """Clock of the fastest processor, likewise."""
+    picture: str = ""
+    """The file that was upscaled; empty for noise."""
 
 
 @dataclass(frozen=True)

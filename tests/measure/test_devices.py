@@ -73,6 +73,13 @@ def test_every_device_gives_latency_with_conditions_or_refuses(device: Device) -
     assert len(conditions.temperature_c) == len(conditions.frequency_mhz) == 2
 
 
+def test_every_device_times_a_picture(device: Device) -> None:
+    if not device.emulated:
+        artefact = artefact_for(device.target)
+        found = device.bench(artefact, rounds=1, threads=1, reference=artefact, image=noise(17, 23))
+        assert found.conditions.size == (17, 23)
+
+
 def test_every_device_refuses_what_it_cannot_run(device: Device, tmp_path: Path) -> None:
     with pytest.raises(QsearchError, match=r"manifest\.json"):
         device.verify(tmp_path)

@@ -18,7 +18,7 @@ typedef struct {
 
 static const char *usage =
     "usage: %s IN OUT [--raw WxH] [--threads N] [--tile N] [--memory MIB]\n"
-    "       %s --bench ROUNDS | --profile ROUNDS [--size WxH] [--threads N] [--tile N] [--memory MIB]\n"
+    "       %s --bench ROUNDS | --profile ROUNDS [IN | --size WxH] [--threads N] [--tile N] [--memory MIB]\n"
     "\n"
     "Upscales an RGB image %d times per axis.\n"
     "  IN, OUT       binary PPM (P6), or raw RGB bytes with --raw; - is standard input or output\n"
@@ -28,10 +28,10 @@ static const char *usage =
     "  --memory MIB  working memory besides the two images (default %d)\n"
     "  --bench N     time N runs after a warm-up and print one JSON line\n"
     "  --profile N   the same for every layer\n"
-    "  --size WxH    size of the image of --bench and --profile (default 320x180)\n"
+    "  --size WxH    size of the image of --bench and --profile, which is noise (default 320x180)\n"
 #ifdef QS_PATCHED
     "  --decisions   print what is decided for every patch of IN as JSON; there is no OUT\n"
-    "Time depends on the image: --bench and --profile may be given IN instead of --size (default: noise).\n"
+    "Time depends on the image: give --bench and --profile IN.\n"
 #endif
     "The bytes of the output do not depend on threads, tiles and memory.\n";
 
@@ -114,13 +114,10 @@ static int parse(int argc, char **argv, options *o) {
     if (!good) return 1 + fail(argv[0], name, "needs a positive number (or WxH for --raw and --size); see --help");
     i++;
   }
-  int wanted = o->rounds ? 0 : 2 - o->decisions;
-#ifdef QS_PATCHED
-  if (o->rounds && o->num_files == 1) wanted = 1;
-#endif
+  int wanted = o->rounds ? o->num_files == 1 : 2 - o->decisions;
   if (o->num_files != wanted)
     return 1 + fail(argv[0], NULL,
-                    o->rounds      ? "--bench and --profile take no files"
+                    o->rounds      ? "--bench and --profile take an input at most, and no output"
                     : o->decisions ? "--decisions needs an input and no output"
                                    : "needs an input and an output; see --help");
   if (o->width && o->raw == (o->rounds > 0))
