@@ -257,7 +257,7 @@ def _memory(network: CalibratedNetwork, allocation: Allocation) -> dict[str, flo
 
 def problems(networks: dict[str, Any]) -> list[str]:
     """What was wanted and is not so, in words."""
-    found = []
+    found = [f"{NETWORKS[key].weights} is not trained" for key in NETWORKS.keys() - networks.keys()]
     for result in networks.values():
         trained, name = result["trained"], result["name"]
         for dataset in SETS:

@@ -49,7 +49,7 @@ The curves of all settings are in table.json. At {patch}-pixel patches, decided 
 ## Latency
 
 Artefacts on this machine with both cores and a photograph of {size} pixels, medians of {rounds} interleaved rounds;
-overhead is everything outside the bodies of the levels.
+overhead is everything outside the bodies of the levels. Time does not depend on how long RefER was trained.
 
 | network | artefact | ms | against W8A8 | decision | gather | RefER | merge | bodies | overhead |
 |---|---|---|---|---|---|---|---|---|---|
