@@ -33,7 +33,8 @@ PATCHES = Layout(32, 4)
 """Small patches, so that the region of a step has references and queries."""
 REGION = 80
 """As large as the training images allow."""
-EVERY = {"rnet9": 3, "srresnet": 4, "carn_m": 4}
+EVERY = 4
+"""Blocks from one RefER to the next."""
 NEVER = 1000
 """RefER after so many blocks: the control without."""
 WIDTHS = (3, 4)
@@ -71,7 +72,7 @@ def trained(subject: Subject, iterations: int, console: Console) -> dict[str, An
 def twin_of(subject: Subject, width: int, control: Control, iterations: int, console: Console) -> ReferencedTwin:
     """The two widths 8 and `width`, trained once."""
     network = subject.network
-    every = control.every or EVERY[subject.key]
+    every = control.every or EVERY
     twin = ReferencedTwin(network, uniform(network.sites, 8, 8), uniform(network.sites, width, width), every)
     output = subject.folder / f"refer-{width}-{control.name}-{iterations}"
     step = max(iterations // 2, 1)
