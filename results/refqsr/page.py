@@ -76,7 +76,7 @@ RefER; references at 8 bits; patches of {trained_patch} pixels, {classes} classe
 {trained}
 
 {trained_verdict}"""
-NOT_MADE = "Not made yet: `python results/refqsr/run.py --part trained`, about two hours of one core for a network."
+NOT_MADE = "Not made yet: `python results/refqsr/run.py --part trained`, about an hour for a network."
 
 
 def page(content: dict[str, Any]) -> str:
