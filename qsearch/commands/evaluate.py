@@ -32,7 +32,7 @@ def _upscaler(model: str) -> tuple[int, Upscaler]:
     """The upscale, and what upscales: an artefact's executable, an integer network's kernels, or the float network."""
     folder = integer_folder(Path(model))
     if (folder / "manifest.json").is_file():
-        return int(read_manifest(model)["upscale"]), lambda image: run_executable(model, image)
+        return int(read_manifest(folder)["upscale"]), lambda image: run_executable(folder, image)
     if (folder / PROGRAM).is_file():
         host = HostNetwork(load_program(folder))
         return host.plan.upscale, host.run

@@ -22,7 +22,7 @@ from qsearch.patches.execute import (
     patch_bitops,
 )
 from qsearch.patches.latency import PatchTimer
-from qsearch.patches.ranges import OwnRanges, PatchStatistics, patches_at, recalibrated
+from qsearch.patches.ranges import OwnRanges, PatchStatistics
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer_training import ReferSettings, train_referenced
 from qsearch.patches.referenced import ReferencedTwin, referenced_upscaler
@@ -81,8 +81,6 @@ __all__ = [
     "merge",
     "overwork",
     "patch_bitops",
-    "patches_at",
-    "recalibrated",
     "referenced_upscaler",
     "run_patch_search",
     "seam_excess",

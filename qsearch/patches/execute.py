@@ -30,7 +30,7 @@ class Level:
     finetuned: FineTuned | None = None
     """Its trained parameters, if any."""
     calibrated: CalibratedNetwork | None = None
-    """The network with the ranges of this level's patches (see `recalibrated`), if not those of all."""
+    """The network with the ranges of this level's patches (see `OwnRanges`), if not those of all."""
 
     def program(self, network: CalibratedNetwork) -> GraphModule:
         """The integer program of this level of `network`."""

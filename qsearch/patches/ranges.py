@@ -89,7 +89,7 @@ class OwnRanges:
             for index, part in enumerate(gather(image, layout.split(*image.shape[:2]))):
                 found.setdefault(part.shape, []).append((number, index, part))
         candidates = max(found.values(), key=len, default=[])
-        chosen = [candidates[index] for index in drawn([part for *_, part in candidates], seed)]
+        chosen = [candidates[index] for index in _drawn([part for *_, part in candidates], seed)]
         self.places = [(number, index) for number, index, _ in chosen]
         """Image and patch of everything that was recorded."""
         self.statistics = PatchStatistics.record(network, [part for *_, part in chosen], seed) if chosen else None
@@ -113,34 +113,12 @@ class OwnRanges:
         return self.statistics.calibrated()
 
 
-def recalibrated(network: CalibratedNetwork, patches: Sequence[Image], seed: int = 0) -> CalibratedNetwork:
-    """The same prepared network with the activation ranges of `patches` (uint8 [h, w, 3], one size) alone.
-
-    Raises `QsearchError` without patches.
-    """
-    if not patches:
-        raise QsearchError("a level without patches cannot be calibrated: give more images or another share")
-    return PatchStatistics.record(network, [patches[index] for index in drawn(patches, seed)], seed).calibrated()
-
-
-def drawn(patches: Sequence[Image], seed: int = 0) -> list[int]:
+def _drawn(patches: Sequence[Image], seed: int = 0) -> list[int]:
     """Indices of at most `MOST_PATCHES` patches of one size and `MOST_PIXELS` pixels, at random, in order."""
     if not patches:
         return []
     count = min(MOST_PATCHES, max(MOST_PIXELS // (patches[0].shape[0] * patches[0].shape[1]), 1))
     return sorted(np.random.default_rng(seed).permutation(len(patches))[:count].tolist())
-
-
-def patches_at(level: int, policy: Policy, images: Sequence[Image], layout: Layout) -> list[Image]:
-    """The patches of LR images (uint8 [H, W, 3]) that `policy` puts at a level; only those of the commonest size."""
-    found: dict[tuple[int, ...], list[Image]] = {}
-    for image in images:
-        patches = layout.split(*image.shape[:2])
-        decided = policy.decide(image, patches).levels
-        for part, chosen in zip(gather(image, patches), decided, strict=True):
-            if chosen == level:
-                found.setdefault(part.shape, []).append(part)
-    return max(found.values(), key=len, default=[])
 
 
 class _Recorder:

@@ -94,10 +94,10 @@ def _policy(subject: Subject, control: Control, share: float | None = None) -> C
 
 def _measured(subject: Subject, twin: ReferencedTwin, control: Control, pairs: list[Pair]) -> Iterator[dict[str, Any]]:
     """One row for each share of references, from the integer network on the compiled kernels."""
+    program = ReferencedProgram.of(subject.network, twin) if twin.positions else None
     for share in SHARES:
         policy = _policy(subject, control, share)
-        if twin.positions:
-            program = ReferencedProgram.of(subject.network, twin)
+        if program:
             run: Any = ReferencedNetwork(subject.network, program, PATCHES, policy).run
         else:
             levels = [Level(name, part.allocation, part.finetuned()) for name, part in twin.parts().items()]

@@ -11,11 +11,12 @@ from qsearch.patches import (
     EdgeRule,
     Layout,
     Level,
+    OwnRanges,
     PatchNetwork,
+    PatchStatistics,
+    gather,
     levels_of,
     merge,
-    patches_at,
-    recalibrated,
 )
 from tests.patches.networks import textures, tiny
 from tests.random_programs import reference
@@ -24,17 +25,26 @@ LAYOUT, RULE = Layout(16), EdgeRule((2000,))
 
 
 def test_patches_of_a_level_are_found() -> None:
-    flat = patches_at(1, RULE, [textures(), textures()], LAYOUT)
+    images = [textures(), textures()]
+    patches = [LAYOUT.split(*image.shape[:2]) for image in images]
+    own = OwnRanges(tiny(), images, LAYOUT)
+    decided = [RULE.decide(*both) for both in zip(images, patches, strict=True)]
+    parts = [gather(*both) for both in zip(images, patches, strict=True)]
+    flat = [parts[number][index] for number, index in own.places if decided[number].levels[index] == 1]
     assert len(flat) == 10
     assert all((patch == 90).all() for patch in flat)
-    assert patches_at(1, Constant(), [textures()], LAYOUT) == []
+    found, wanted = own.of(1, RULE), PatchStatistics.record(tiny(), flat).calibrated()
+    ranges = [{site: (s.lo, s.hi) for site, s in one.calibration.stats.items()} for one in (found, wanted)]
+    assert ranges[0] == ranges[1]
+    with pytest.raises(QsearchError, match="a level without patches"):
+        OwnRanges(tiny(), images[:1], LAYOUT).of(1, Constant())
 
 
 def test_ranges_of_dark_patches_give_them_finer_steps() -> None:
     network = tiny()
     random = np.random.default_rng(0)
     dark = list(random.integers(0, 40, (12, 16, 16, 3), np.uint8))
-    own, allocation = recalibrated(network, dark[:8]), uniform(network.sites, 8, 4)
+    own, allocation = PatchStatistics.record(network, dark[:8]).calibrated(), uniform(network.sites, 8, 4)
     errors = []
     for calibrated in (network, own):
         host = HostNetwork(calibrated.program(allocation))
@@ -42,7 +52,7 @@ def test_ranges_of_dark_patches_give_them_finer_steps() -> None:
         errors.append(np.mean(np.square(differences)))
     assert errors[1] < 0.7 * errors[0]
     assert [site.name for site in own.sites] == [site.name for site in network.sites]
-    again = recalibrated(network, dark[:8])
+    again = PatchStatistics.record(network, dark[:8]).calibrated()
     assert all(
         np.array_equal(again.calibration.stats[s].counts, own.calibration.stats[s].counts)
         for s in again.calibration.stats
@@ -52,7 +62,7 @@ def test_ranges_of_dark_patches_give_them_finer_steps() -> None:
 def test_a_level_runs_with_its_own_ranges() -> None:
     network, image = tiny(), textures()
     high, low = levels_of(network, "8-4")
-    flat = recalibrated(network, patches_at(1, RULE, [image], LAYOUT))
+    flat = OwnRanges(network, [image], LAYOUT).of(1, RULE)
     levels = [high, Level("4", low.allocation, calibrated=flat)]
     result = PatchNetwork(network, levels, LAYOUT, RULE).run(image)
     patches = LAYOUT.split(48, 48)
@@ -66,4 +76,4 @@ def test_a_level_runs_with_its_own_ranges() -> None:
 
 def test_no_patches_are_refused() -> None:
     with pytest.raises(QsearchError, match="a level without patches"):
-        recalibrated(tiny(), [])
+        PatchStatistics.record(tiny(), [textures(16, 16)]).calibrated([])
