@@ -20,10 +20,12 @@ from qsearch.images import resize_bicubic, stretched
 from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import Quantizer, reads_image
 from qsearch.passes.rewrite import copy_graph, module_of
+from qsearch.quant.basis import find_bases
 from qsearch.quant.equalize import ChannelRanges, equalize
 from qsearch.quant.grid import Grid, WeightGrid, activation_grid, weight_grid
 from qsearch.quant.observers import OBSERVERS, ValueStats, weight_scale
 from qsearch.quant.piecewise import piecewise_grid
+from qsearch.quant.streams import change_bases
 
 CROP = 96
 SAMPLE_SHARE = 64
@@ -43,6 +45,8 @@ class Calibration:
     white: float
     stats: dict[str, ValueStats]
     """By site name; sites that read one value share one object. The image has none."""
+    bases: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the linear values of `graph` were multiplied by (see `streams`), before it was equalized."""
     factors: Mapping[str, Tensor] = field(default_factory=dict)
     """Factor per channel by which the convolutions of `graph` were divided (see `equalize`)."""
     _grids: dict[tuple[int, SiteAllocation], Grid] = field(default_factory=dict)
@@ -81,6 +85,7 @@ class Calibration:
             stats = self.stats[sites[0]]
             tensors[f"{sites[0]}:range"] = torch.tensor([stats.lo, stats.hi], dtype=torch.float64)
             tensors[f"{sites[0]}:counts"] = torch.from_numpy(stats.counts)
+        tensors |= {f"{stream}:basis": basis.contiguous() for stream, basis in self.bases.items()}
         tensors |= {f"{conv}:factor": factor.contiguous() for conv, factor in self.factors.items()}
         readers = json.dumps(list(groups.values()))
         write_atomic(path, save(tensors, metadata={"sites": readers, "white": repr(self.white)}))
@@ -96,11 +101,15 @@ class Calibration:
                     lo, hi = file.get_tensor(f"{sites[0]}:range").tolist()
                     stats = ValueStats.from_counts(lo, hi, file.get_tensor(f"{sites[0]}:counts").numpy())
                     found.update(dict.fromkeys(sites, stats))
-                names = [key for key in file.keys() if key.endswith(":factor")]  # noqa: SIM118
-                factors = {key.removesuffix(":factor"): file.get_tensor(key) for key in names}
+                bases, factors = (
+                    {key.removesuffix(end): file.get_tensor(key) for key in file.keys() if key.endswith(end)}  # noqa: SIM118
+                    for end in (":basis", ":factor")
+                )
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise QsearchError(f"{path} holds no calibration: {error}") from error
-        return Calibration(equalize(graph, factors), float(metadata["white"]), found, factors)
+        return Calibration(
+            equalize(change_bases(graph, bases), factors), float(metadata["white"]), found, bases, factors
+        )
 
     @property
     def image_grid(self) -> Grid:
@@ -115,7 +124,8 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Equalize the channels of `graph`, run it on one crop of each image (uint8 [H, W, 3]), keep what sites see.
+    """Change the bases and equalize the channels of `graph`, run it on one crop of each image (uint8 [H, W, 3]), keep
+    what sites see.
 
     Each crop is seen as it is and in views that also cover pictures which the images happen to lack: of full contrast,
     of edges between black and white, and of saturated colours.
@@ -126,6 +136,8 @@ def calibrate(
     random = np.random.default_rng(seed)
     crops = _crops(images, random)
     seen = [_to_input(view, white) for crop in crops for view in _views(crop, random)]
+    bases = find_bases(graph, [_to_input(_middle(crop), white) for crop in crops], seed)
+    graph = change_bases(graph, bases)
     steps = 2 * len(seen)
     # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.
     ranges = ChannelRanges(_channels_last(graph))
@@ -142,7 +154,7 @@ def calibrate(
             recorder.run(image)
         if progress:
             progress(done + 1, steps)
-    return Calibration(graph, white, recorder.statistics(), factors)
+    return Calibration(graph, white, recorder.statistics(), bases, factors)
 
 
 def _channels_last(graph: GraphModule) -> GraphModule:

@@ -1,7 +1,9 @@
 """What every quantizer changes, for FQSR's calibration loss.
 
 Source: Wang et al., "Fully quantized image super-resolution networks", ACM MM 2021: the sum over all quantizers of the
-mean absolute difference between a value and its quantized self, with gradients to both.
+mean absolute difference between a value and its quantized self, with gradients to both. Values count relative to their
+root mean square, which batch normalization makes about 1 in the networks of the paper: how channels are equalized, and
+whether an image is 0…1 or 0…255, then makes no difference.
 """
 
 import torch
@@ -11,17 +13,20 @@ from qsearch.quant.free import FreeTwin
 
 
 def measure_changes(twin: FreeTwin) -> None:
-    """Let every quantizer of `twin` keep what it changes."""
-    for quantizer in twin.quantizers():
-        quantizer.measured = True
+    """Let every quantizer of `twin` keep what it changes, relative to what calibration saw."""
+    for site, target in twin.sites.items():
+        quantizer = twin.graph.get_submodule(target)
+        quantizer.unit = twin.calibration.stats[site].root_mean_square or 1.0  # type: ignore[assignment]
 
 
-def total_change(twin: FreeTwin, white: float) -> Tensor:
-    """Σ mean|Q(v) − v| over the activations of the last run, in levels of 255 of the image, and all weights.
+def total_change(twin: FreeTwin) -> Tensor:
+    """Σ mean|Q(v) − v| / rms(v) over the activations of the last run and all weights, by output channel.
 
     What one layer gives is what the next one takes, so the inputs and outputs of all layers are counted by the
     quantizers between them.
     """
-    weights = [(conv.quantized_weight() - conv.weight()).abs().mean() for conv in twin.free_convolutions()]
+    weights = [
+        ((conv.quantized_weight() - conv.weight()) / conv.unit).abs().mean() for conv in twin.free_convolutions()
+    ]
     activations = [quantizer.change for quantizer in twin.quantizers() if quantizer.change is not None]
-    return torch.stack(weights).sum() + sum(activations, torch.zeros(())) * (255.0 / white)
+    return torch.stack(weights).sum() + sum(activations, torch.zeros(()))

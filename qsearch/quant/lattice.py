@@ -19,8 +19,8 @@ class LatticeQuantizer(nn.Module):
     """Fake quantization that starts at `grid` and whose steps are trained as logarithms of what they grew by.
 
     `log_bounds` stretches everything, `log_breakpoint` the dense part alone, and the ratio of outer to dense step
-    follows as an integer. A uniform quantizer has only `log_bounds`. Zero and every part keep their codes. With
-    `measured`, `change` is mean |Q(x) − x| of the last run, with gradients as well.
+    follows as an integer. A uniform quantizer has only `log_bounds`. Zero and every part keep their codes. With a
+    `unit`, `change` is mean |Q(x) − x| of the last run in that unit, with gradients as well.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -29,7 +29,7 @@ class LatticeQuantizer(nn.Module):
         self.start = grid
         self.log_bounds = nn.Parameter(torch.zeros(()))
         self.log_breakpoint = nn.Parameter(torch.zeros(())) if grid.pieces else None
-        self.measured = False
+        self.unit: float | None = None
         self.change: Tensor | None = None
 
     def grid(self) -> Grid:
@@ -42,7 +42,9 @@ class LatticeQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor
-        result, self.change = _Lattice.apply(x, self.log_bounds, self.log_breakpoint, self.grid(), self.measured)
+        measured = self.unit is not None
+        result, change = _Lattice.apply(x, self.log_bounds, self.log_breakpoint, self.grid(), measured)
+        self.change = change / self.unit if measured else None
         return result
 
 

@@ -38,6 +38,11 @@ class ValueStats:
         edges = np.linspace(*_edges(lo, hi), BINS + 1)
         return ValueStats(lo, hi, (edges[:-1] + edges[1:]) / 2, counts)
 
+    @property
+    def root_mean_square(self) -> float:
+        """Of the values that were seen."""
+        return float(np.sqrt((self.counts * self.centers**2).sum() / max(self.counts.sum(), 1)))
+
 
 def _edges(lo: float, hi: float) -> tuple[float, float]:
     return lo, hi if hi > lo else lo + 1.0

@@ -41,12 +41,12 @@ class OddQuantizer(nn.Module):
         self.bits, self.signed = bits, signed
         self.register_buffer("start", torch.tensor(interval))
         self.log_interval = nn.Parameter(torch.zeros(()))
-        self.measured = False
+        self.unit: float | None = None
         self.change: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         y = odd_levels(x, self.start * self.log_interval.exp(), self.bits, self.signed)
-        self.change = (y - x).abs().mean() if self.measured else None
+        self.change = (y - x).abs().mean() / self.unit if self.unit is not None else None
         return y
 
 

@@ -153,7 +153,7 @@ class _Run(Loop):
         if not self.counts_changes:
             return loss
         assert isinstance(self.module, FreeTwin)
-        return loss + self.settings.calibration_weight * total_change(self.module, self.white)
+        return loss + self.settings.calibration_weight * total_change(self.module)
 
     def upscaler(self) -> Upscaler:
         """The compiled integer network of the averaged weights; what is only compared, in PyTorch."""

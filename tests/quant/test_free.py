@@ -59,18 +59,20 @@ def test_the_calibration_loss_is_what_quantizers_change(network: CalibratedNetwo
     wanted = uniform(network.sites, 4, 4)
     free = FreeTwin(network.calibration, wanted, calibrated_start(network.calibration, wanted))
     seen: list[float] = []
-    for quantizer in free.quantizers():
-        quantizer.register_forward_hook(
-            lambda _, given, shown: seen.append(float((shown - given[0]).detach().abs().mean()))
+    stats = {free.sites[site]: stats for site, stats in network.calibration.stats.items() if site in free.sites}
+    for target, of_site in stats.items():
+        unit = float(np.sqrt(np.average(of_site.centers**2, weights=of_site.counts)))
+        free.graph.get_submodule(target).register_forward_hook(
+            lambda _, given, shown, unit=unit: seen.append(float((shown - given[0]).detach().abs().mean()) / unit)
         )
     measure_changes(free)
     free(image())
     weights = [
-        float((conv.weight() - conv.weight_grid().dequantize()).detach().abs().mean())
+        float(((conv.weight() - conv.weight_grid().dequantize()) / conv.unit).detach().abs().mean())
         for conv in free.free_convolutions()
     ]
-    assert float(total_change(free, 1.0).detach()) == pytest.approx(255 * sum(seen) + sum(weights), rel=1e-5)
-    total_change(free, 1.0).backward()  # type: ignore[no-untyped-call]
+    assert float(total_change(free).detach()) == pytest.approx(sum(seen) + sum(weights), rel=1e-5)
+    total_change(free).backward()  # type: ignore[no-untyped-call]
     for parameter in (free.free_convolutions()[0].moved, free.free_convolutions()[0].log_scale):
         assert parameter.grad is not None
         assert float(parameter.grad.abs().max()) > 0
@@ -82,11 +84,11 @@ def test_a_measured_change_has_the_gradients_of_its_formula(grid: Grid) -> None:
     x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 4
     first, second = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
     quantizer = LatticeQuantizer(grid)
-    quantizer.measured = True
+    quantizer.unit = 2.0
     weight = torch.linspace(-1, 1, 50)
     y = quantizer(first)
     assert quantizer.change is not None
-    ((y * weight).sum() + 7 * quantizer.change).backward()  # type: ignore[no-untyped-call]
+    ((y * weight).sum() + 14 * quantizer.change).backward()  # type: ignore[no-untyped-call]
     log = torch.zeros((), requires_grad=True)
     scale = grid.scale * log.exp()
     steps = (second / scale).clamp(grid.lo - grid.zero_point, grid.hi - grid.zero_point)
