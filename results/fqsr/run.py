@@ -89,7 +89,7 @@ INTERVAL_UNITS = {"8-8-8": 10.0, "6-6-8": 4.0, "4-4-8": 1.0, "3-3-8": 1.0}
 """Learning rate of the intervals as a multiple of it: at 8 bits they have most to gain, from ranges that hold colours
 which photographs lack."""
 VARIANTS = {
-    "float": Variant("float, trained alike", "8-8-8", (("levels", "float"),)),
+    "float": Variant("float, trained alike", "8-8-8", (("levels", "float"), ("interval_unit", 1.0))),
     "8-8-8": Variant("8/8/8", "8-8-8", TAUGHT),
     "6-6-8": Variant("6/6/8", "6-6-8", TAUGHT),
     "4-4-8": Variant("4/4/8", "4-4-8", TAUGHT),
