@@ -3,17 +3,19 @@
 The noise of a quantizer of step s comes out as s²/12 · tr(M⁻ᵀ G M⁻¹) in the basis M, where G are the second moments of
 the output's derivatives by the value, and s² grows with tr(M Σ Mᵀ), where Σ are those of the value. The product is
 least where MᵀM is the geometric mean of G and Σ⁻¹ (Bhatia, "Positive definite matrices", 2007, chapter 4), whatever
-rotation comes behind. A random rotation gives all channels their share of what is strong, as known from language models
-(Ashkboos et al., "QuaRot", NeurIPS 2024); of some the one is taken that suits the rounding of the weights.
+rotation comes behind. A rotation gives all channels their share of what is strong, as known from language models
+(Ashkboos et al., "QuaRot", NeurIPS 2024); it is turned until the peaks, which are what steps have to cover, are low (as
+in Liu et al., "SpinQuant", ICLR 2025, with another objective). Of many that are close to it, the one is taken whose
+rounded weights change the brightness of flat areas least.
 """
 
 from collections.abc import Iterable
-from itertools import repeat
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from qsearch.passes.quantizers import reads_image
 from qsearch.quant.grid import weight_grid
 from qsearch.quant.observers import weight_scale
 from qsearch.quant.streams import Stream, convolution, mixed_rows, operand, streams
@@ -23,14 +25,19 @@ _PROBES = 4
 _DAMPING = 1e-4
 """Share of the mean eigenvalue that is added to G and Σ, which bounds the condition of the basis."""
 _STEPS = 30
-_ROTATIONS = 8
-_ROUNDED_BITS = (3, 4, 6)
+_STRONG = 24
+"""Pixels of every image and quantizer whose peaks are lowered: those of the largest norm."""
+_TURNS, _TURN_RATE, _PEAK_NORM = 100, 0.02, 6
+_CLOSE, _CLOSE_ANGLE = 256, 0.01
+_ROUNDED_BITS = (3, 4, 5, 6, 8)
 
 
-def find_bases(graph: GraphModule, images: Iterable[Tensor], seed: int = 0) -> dict[str, Tensor]:
+def find_bases(
+    graph: GraphModule, images: Iterable[Tensor], views: Iterable[Tensor] = (), seed: int = 0
+) -> dict[str, Tensor]:
     """A basis [C, C] for every stream of a prepared graph, by name, from images [1, 3, H, W] that it is run on.
 
-    None for a stream that is constant or not finite on them.
+    `views` are further images, whose peaks count as well. No basis for a stream that is constant or not finite.
     """
     found = streams(graph)
     if not found:
@@ -38,6 +45,9 @@ def find_bases(graph: GraphModule, images: Iterable[Tensor], seed: int = 0) -> d
     moments = _Moments(graph, found, seed)
     for image in images:
         moments.add(image)
+    with torch.no_grad():
+        for view in views:
+            moments.run(view)
     random = torch.Generator().manual_seed(seed)
     return {
         stream.name: _basis(graph, stream, moments, random).float() for stream in found if moments.are_usable(stream)
@@ -46,7 +56,7 @@ def find_bases(graph: GraphModule, images: Iterable[Tensor], seed: int = 0) -> d
 
 class _Moments(Interpreter):
     """Second moments, summed over pixels: of what quantizers and writers of streams read, and of the derivatives of the
-    output by what each quantizer of a stream gives.
+    output by what each quantizer of a stream gives. And the strongest pixels of what quantizers read.
     """
 
     def __init__(self, graph: GraphModule, found: list[Stream], seed: int) -> None:
@@ -55,6 +65,7 @@ class _Moments(Interpreter):
         self.quantizers = {quantizer for stream in found for quantizer in stream.quantizers}
         self.values: dict[Node, Tensor] = {}
         self.gains: dict[Node, Tensor] = {}
+        self.strong: dict[Node, list[Tensor]] = {}
         self.read: dict[Node, Tensor] = {}
         self.random = torch.Generator().manual_seed(seed)
 
@@ -63,7 +74,10 @@ class _Moments(Interpreter):
         if n in self.quantizers:
             # Apart from what else reads the value, so that the derivative is that by the noise of this quantizer.
             value = self.read[n] = value.view_as(value)
-        if n in self.quantizers or n in self.inputs:
+            pixels = value.detach().transpose(0, 1).flatten(1)
+            strongest = pixels.norm(dim=0).topk(min(_STRONG, pixels.shape[1])).indices
+            self.strong.setdefault(n, []).append(pixels[:, strongest])
+        if value.requires_grad and (n in self.quantizers or n in self.inputs):
             self.values[n] = self.values.get(n, 0.0) + _second_moment(value.detach())
         return value
 
@@ -85,7 +99,7 @@ class _Moments(Interpreter):
 
 
 def _basis(graph: GraphModule, stream: Stream, moments: _Moments, random: torch.Generator) -> Tensor:
-    """The basis of least noise over all quantizers of a stream, rotated (float64)."""
+    """The basis of least noise over all quantizers of a stream (float64)."""
     values = torch.stack([_damped(moments.values[quantizer]) for quantizer in stream.quantizers])
     gains = torch.stack([_damped(moments.gains[quantizer]) for quantizer in stream.quantizers])
     # The noise is Σ tr(P⁻¹ Gᵢ)·tr(P Σᵢ) for P = MᵀM, which is least where P is the mean of these weighted sums.
@@ -95,25 +109,56 @@ def _basis(graph: GraphModule, stream: Stream, moments: _Moments, random: torch.
         value = torch.einsum("nij,n->ij", values, torch.einsum("nij,ij->n", gains, torch.linalg.inv(metric)))
         metric = _geometric_mean(gain, torch.linalg.inv(value))
     still = _power(metric / metric.diagonal().mean(), 0.5)
-    rotated = [
-        torch.linalg.qr(torch.randn(shape, generator=random).double()).Q @ still
-        for shape in repeat(still.shape, _ROTATIONS)
-    ]
-    return min(rotated, key=lambda basis: _rounding_noise(graph, stream, moments, basis))
+    strong = torch.stack([torch.cat(moments.strong[quantizer], 1) for quantizer in stream.quantizers])
+    noise = torch.einsum("nij,ij->n", gains, torch.linalg.inv(metric))
+    turned = _turned(still.float() @ strong, noise.float(), random) @ still
+    return _well_rounded(graph, stream, moments, turned, random)
 
 
-def _rounding_noise(graph: GraphModule, stream: Stream, moments: _Moments, basis: Tensor) -> float:
-    """What rounding the weights of the writers does to flat areas: few weights decide the brightness of all pixels."""
+def _turned(strong: Tensor, noise: Tensor, random: torch.Generator) -> Tensor:
+    """A rotation [C, C] that makes the peaks of values [sites, C, N] low: least Σ noise[site] · peak[site]²."""
+    channels = strong.shape[1]
+    start = torch.linalg.qr(torch.randn(channels, channels, generator=random)).Q
+    largest = strong.square().sum(1).amax(1).sqrt().view(-1, 1, 1)
+    weights = noise * largest.flatten() ** 2
+    angles = torch.zeros(channels, channels, requires_grad=True)
+    optimizer = torch.optim.Adam([angles], lr=_TURN_RATE)
+    for _ in range(_TURNS):
+        with torch.enable_grad():
+            rotated = torch.linalg.matrix_exp(angles - angles.T) @ start @ (strong / largest)
+            peaks = rotated.abs().pow(_PEAK_NORM).mean((1, 2)).pow(2 / _PEAK_NORM)
+            loss = (weights / weights.sum() * peaks).sum().log()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (torch.linalg.matrix_exp(angles - angles.T) @ start).detach().double()
+
+
+def _well_rounded(
+    graph: GraphModule, stream: Stream, moments: _Moments, basis: Tensor, random: torch.Generator
+) -> Tensor:
+    """A basis close to `basis`. Where a writer reads the image, few weights decide the brightness of all pixels, and an
+    error of theirs is seen in full; the others' inputs are weaker and their weights many.
+    """
+    writers = [node for node in stream.writers if reads_image(operand(operand(node)))]
+    if not writers:
+        return basis
+    angles = _CLOSE_ANGLE * torch.randn(_CLOSE, *basis.shape, generator=random).double()
+    close = torch.linalg.matrix_exp(angles - angles.mT) @ basis
+    return min(close, key=lambda one: sum(_brightness_noise(graph, stream, moments, one, node) for node in writers))
+
+
+def _brightness_noise(graph: GraphModule, stream: Stream, moments: _Moments, basis: Tensor, writer: Node) -> float:
+    """What rounding the weights of `writer` to some bits does to flat areas of the output."""
     back = torch.linalg.inv(basis)
     gain = back.T @ torch.stack([moments.gains[quantizer] for quantizer in stream.quantizers]).sum(0) @ back
+    weight = mixed_rows(convolution(graph, writer).weight, basis)
     total = 0.0
-    for node in stream.writers:
-        weight = mixed_rows(convolution(graph, node).weight, basis)
-        for bits in _ROUNDED_BITS:
-            rounded = weight_grid(weight, weight_scale(weight, bits, "mse"), bits).dequantize()
-            off = (rounded - weight).double().sum((2, 3)).view(len(basis), -1, weight.shape[1])
-            noise = torch.einsum("cki,ij,dkj,dc->", off, moments.values[operand(node)], off, gain)
-            total += 4.0**bits * float(noise) / off.shape[1]
+    for bits in _ROUNDED_BITS:
+        rounded = weight_grid(weight, weight_scale(weight, bits, "mse"), bits).dequantize()
+        off = (rounded - weight).double().sum((2, 3)).view(len(basis), -1, weight.shape[1])
+        noise = torch.einsum("cki,ij,dkj,dc->", off, moments.values[operand(writer)], off, gain)
+        total += 4.0**bits * float(noise)
     return total
 
 

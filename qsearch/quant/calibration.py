@@ -136,7 +136,7 @@ def calibrate(
     random = np.random.default_rng(seed)
     crops = _crops(images, random)
     seen = [_to_input(view, white) for crop in crops for view in _views(crop, random)]
-    bases = find_bases(graph, [_to_input(_middle(crop), white) for crop in crops], seed)
+    bases = find_bases(graph, [_to_input(_middle(crop), white) for crop in crops], seen, seed)
     graph = change_bases(graph, bases)
     steps = 2 * len(seen)
     # One image at a time in channels-last order: several times faster on CPUs than a batch of planes.

@@ -85,7 +85,7 @@ TAUGHT = (("teacher", 1.0), ("calibration_weight", 0.0))
 loss, which counts for more than the picture: on DIV2K's crops 0.14 dB better at 4/4/8 (EDSR)."""
 RATES = {"8-8-8": 2e-4, "6-6-8": 5e-4, "4-4-8": 5e-3, "3-3-8": 5e-3}
 """Peak of the relative learning rate: fewer bits need larger steps before a weight changes its integer."""
-INTERVAL_UNITS = {"8-8-8": 10.0, "6-6-8": 4.0, "4-4-8": 1.0, "3-3-8": 1.0}
+INTERVAL_UNITS = {"8-8-8": 4.0, "6-6-8": 2.0, "4-4-8": 1.0, "3-3-8": 1.0}
 """Learning rate of the intervals as a multiple of it: at 8 bits they have most to gain, from ranges that hold colours
 which photographs lack."""
 VARIANTS = {
