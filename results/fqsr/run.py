@@ -64,7 +64,7 @@ class Network:
     batch: int
     patch: int
     teacher: float
-    """Share of the float network's output at 8 and 6 bits: all of it where these originals make even float no better."""
+    """Share of the float network's output at 8 and 6 bits: all where these originals make even float no better."""
 
 
 NETWORKS = {
@@ -108,10 +108,10 @@ RESULTS = (*HIGH, "4-4-8", "3-3-8")
 PAGE = """# Fully quantized networks by training
 
 Made by `python results/fqsr/run.py` on {date} ({cpu}): each training has {iterations} iterations on
-the {images} training images (bsd200, t91), Adam along a cosine from {rates} (relative); SRResNet in batches of
-{srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px. Targets are the originals for SRResNet at 8/8/8 and 6/6/8, else
-the output of the float network (`--teacher 1`), which these originals do not make better (EDSR) or which low bits
-learn faster.
+the {images} training images (bsd200, t91), Adam along a cosine from {rates} (relative);
+SRResNet in batches of {srresnet.batch} patches of {srresnet.patch} px, EDSR of {edsr.batch} of {edsr.patch} px.
+Targets are the originals for SRResNet at 8/8/8 and 6/6/8, else the output of the float network (`--teacher 1`), which
+these originals do not make better (EDSR) or which low bits learn faster.
 Weights, inputs and skip operands have the bits of the row, first and last layer included; the image has 8. PSNR in dB
 of the compiled integer network, in brackets the loss against the float network that was trained for as long. PTQ: the
 same bits without training on originals, and with its parameters fine-tuned on {finetune} low-resolution images, where
