@@ -1,9 +1,10 @@
 """What every quantizer changes, for FQSR's calibration loss.
 
 Source: Wang et al., "Fully quantized image super-resolution networks", ACM MM 2021: the sum over all quantizers of the
-mean absolute difference between a value and its quantized self, with gradients to both. Values count relative to their
-root mean square, which batch normalization makes about 1 in the networks of the paper: how channels are equalized, and
-whether an image is 0…1 or 0…255, then makes no difference.
+mean absolute difference between a value and its quantized self, with gradients to both. In the networks of the paper
+batch normalization makes the root mean square of a value about 1, and that of weights about 1/√n where an output sums n
+products. Changes count in these units, so that it makes no difference how channels are equalized, and whether an image
+is 0…1 or 0…255.
 """
 
 import torch
@@ -20,7 +21,7 @@ def measure_changes(twin: FreeTwin) -> None:
 
 
 def total_change(twin: FreeTwin) -> Tensor:
-    """Σ mean|Q(v) − v| / rms(v) over the activations of the last run and all weights, by output channel.
+    """Σ mean|Q(v) − v| / rms(v) over the activations of the last run, and the same over √n for the weights.
 
     What one layer gives is what the next one takes, so the inputs and outputs of all layers are counted by the
     quantizers between them.

@@ -69,6 +69,7 @@ def test_the_calibration_loss_is_what_quantizers_change(network: CalibratedNetwo
     free(image())
     weights = [
         float(((conv.weight() - conv.weight_grid().dequantize()) / conv.unit).detach().abs().mean())
+        / conv.float_weight[0].numel() ** 0.5
         for conv in free.free_convolutions()
     ]
     assert float(total_change(free).detach()) == pytest.approx(sum(seen) + sum(weights), rel=1e-5)
