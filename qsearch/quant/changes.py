@@ -27,7 +27,8 @@ def total_change(twin: FreeTwin) -> Tensor:
     quantizers between them.
     """
     weights = [
-        ((conv.quantized_weight() - conv.weight()) / conv.unit).abs().mean() for conv in twin.free_convolutions()
+        ((conv.quantized_weight() - conv.weight()) / conv.unit).abs().mean() / conv.float_weight[0].numel() ** 0.5
+        for conv in twin.free_convolutions()
     ]
     activations = [quantizer.change for quantizer in twin.quantizers() if quantizer.change is not None]
     return torch.stack(weights).sum() + sum(activations, torch.zeros(()))
