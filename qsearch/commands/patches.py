@@ -27,6 +27,7 @@ from qsearch.patches import (
     PatchResult,
     draw_bits,
     levels_of,
+    setting,
 )
 from qsearch.patches.split import Merge
 from qsearch.patches.stored import StoredPatches
@@ -178,9 +179,21 @@ def _counts(result: PatchResult) -> dict[str, int]:
     return found
 
 
-def layout_of(patch: int, overlap: int, merge: str) -> Layout:
+def layout_of(patch: int, overlap: str, merge: str | None) -> Layout:
     """The layout of the options; raises `QsearchError` for impossible ones."""
     kinds: dict[str, Merge] = {"crop": "crop", "average": "average"}
-    if merge not in kinds:
+    pixels = overlap_of(overlap)
+    if merge is not None and merge not in kinds:
         raise QsearchError(f"--merge must be crop or average, not {merge!r}")
-    return Layout(patch, overlap, kinds[merge])
+    if merge is not None and pixels is None:
+        raise QsearchError("--merge goes with an --overlap in pixels: seamless patches leave nothing to merge")
+    return setting.layout_of(patch, pixels, kinds[merge or "crop"])
+
+
+def overlap_of(text: str) -> int | None:
+    """The overlap in pixels, None for `none`; raises `QsearchError` for other texts."""
+    if text == "none":
+        return None
+    if not text.isdecimal():
+        raise QsearchError(f"--overlap is none or a number of pixels, not {text!r}")
+    return int(text)

@@ -51,7 +51,10 @@ def save_program(program: GraphModule, folder: Path | str) -> None:
         lines.append("  " + json.dumps(entry))
     write_atomic(folder / PROGRAM, '{"nodes": [\n' + ",\n".join(lines) + "\n]}\n")
     # Safetensors refuses tensors that share memory, which equal parameters may.
-    buffers = {name: value.detach().clone().contiguous() for name, value in sorted(program.named_buffers())}
+    buffers = {
+        name: value.detach().clone().contiguous()
+        for name, value in sorted(program.named_buffers(remove_duplicate=False))
+    }
     write_atomic(folder / PARAMETERS, save(buffers))
 
 
