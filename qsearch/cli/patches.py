@@ -21,7 +21,7 @@ def patches(
         str | None,
         typer.Option(
             help="none: patches read their neighbours, layer by layer, without seams (default). A number: each runs by "
-            "itself and shares so many LR pixels with its neighbours (with --refer; default 4)."
+            "itself and shares so many LR pixels with its neighbours (default with --refer or --merge: 4)."
         ),
     ] = None,
     merge: Annotated[
@@ -71,7 +71,7 @@ def patches(
     if source is not None and point is not None:
         finish(store_point(source, point, out, console))
         return
-    layout = layout_of(patch, overlap or ("none" if refer is None else "4"), merge)
+    layout = layout_of(patch, overlap or ("none" if refer is None and merge is None else "4"), merge)
     if refer is not None or train:
         from qsearch.commands.refer import Refer, make_referenced
 
