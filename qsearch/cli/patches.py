@@ -28,7 +28,11 @@ def patches(
         str | None, typer.Option(help="Of patches with an overlap in pixels: crop (default) or average.")
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="What decides: edges (their strength), or clusters (references and queries).")
+        str,
+        typer.Option(
+            help="What decides: edges (their strength), relative (their strength in an image of such strength), or "
+            "clusters (references and queries)."
+        ),
     ] = "edges",
     share: Annotated[
         str | None,
@@ -107,8 +111,11 @@ def search_patches(
     ] = None,
     policy: Annotated[
         str,
-        typer.Option(help="What gets the higher bits: patches of strong edges, smooth ones, references of clusters."),
-    ] = "edges,smooth,clusters",
+        typer.Option(
+            help="What gets the higher bits: patches of strong edges, of edges strong in their image (relative), smooth "
+            "ones, references of clusters."
+        ),
+    ] = "relative,edges,smooth,clusters",
     classes: Annotated[str, typer.Option(help="Numbers of texture classes to choose from.")] = "8,16,32",
     ranges: Annotated[
         str, typer.Option(help="own: every level is calibrated on the patches that it gets; common: it is not.")

@@ -33,7 +33,7 @@ from qsearch.patches.split import Merge
 from qsearch.patches.stored import StoredPatches
 from qsearch.run import calibration_images, pairs_of
 
-POLICIES = ("edges", "clusters")
+POLICIES = ("edges", "relative", "clusters")
 Image = NDArray[np.uint8]
 
 
@@ -57,7 +57,7 @@ def make_patches(
     """
     require_free(out)
     if policy not in POLICIES:
-        raise QsearchError(f"--policy must be {' or '.join(POLICIES)}, not {policy!r}")
+        raise QsearchError(f"--policy must be {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, not {policy!r}")
     shares = shares_of(share, policy, levels.count("-") + 1)
     loaded = load(model)
     pairs = pairs_of(images, loaded.upscale, limit)
@@ -109,8 +109,8 @@ def shares_of(text: str | None, policy: str, levels: int) -> list[float]:
 def _policy(
     kind: str, network: CalibratedNetwork, images: Sequence[Image], layout: Layout, shares: list[float], classes: int
 ) -> EdgeRule | Clustering:
-    if kind == "edges":
-        return EdgeRule.calibrate(images, layout, shares) if shares else EdgeRule(())
+    if kind != "clusters":
+        return EdgeRule.calibrate(images, layout, shares, kind == "relative") if shares else EdgeRule(())
     return clusters_of(network, images, layout, shares, classes)
 
 

@@ -70,6 +70,7 @@ class PatchTraversal:
             return [*lines, '#define QS_POLICY "clusters.c"', *self._clusters(self.policy, plan)]
         # C has no empty arrays; without levels to choose among none is read.
         thresholds = table(f"INT64_C({value})" for value in self.policy.thresholds or (0,))
+        lines.append(f"#define QS_RELATIVE {int(self.policy.relative)}")
         return [*lines, '#define QS_POLICY "edges.c"', f"static const int64_t qs_thresholds[] = {thresholds};"]
 
     def _clusters(self, policy: Clustering, plan: Plan) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from qsearch.compile.joined import Joined
 from qsearch.compile.memory import tile_bytes
-from qsearch.compile.plan import Plan, Step
+from qsearch.compile.plan import OUTPUT, Plan, Step
 from qsearch.compile.specs import ConvSpec
 from qsearch.patches.embed_refer import table
 
@@ -13,6 +13,8 @@ SEAMLESS = "seamless"
 """The network of all levels among those of an executable."""
 _RUN_PIXELS, _SLACK, _ALIGN = 8192, 64, 64
 """As in seamless.c."""
+_ALL = 0xFF
+"""Every level."""
 
 
 def named_steps(joined: Joined, levels: Sequence[str]) -> Joined:
@@ -30,7 +32,9 @@ def named_steps(joined: Joined, levels: Sequence[str]) -> Joined:
 
 
 def step_levels(plan: Plan) -> list[str]:
-    """C for seamless.c: the level of every step, −1 for all, and which buffers several steps write by channels."""
+    """C for seamless.c: the level of every step, −1 for all; of every buffer the levels that read it, one bit each, and
+    whether several steps write it by channels.
+    """
     outputs = [
         (name, spec)
         for step in plan.steps
@@ -38,9 +42,14 @@ def step_levels(plan: Plan) -> list[str]:
         for name, spec in zip(step.outputs, step.spec.outputs, strict=True)
     ]
     joined = {name for name, spec in outputs if spec.joined}
+    readers = dict.fromkeys(plan.buffers, 0) | {OUTPUT: _ALL}
+    for step in plan.steps:
+        for name in (step.input, *step.skips):
+            readers[name] |= _ALL if step.level is None else 1 << step.level
     levels = (-1 if step.level is None else step.level for step in plan.steps)
     return [
         f"static const int8_t qs_step_levels[] = {table(levels)};",
+        f"static const uint8_t qs_readers[] = {table(readers[name] for name in plan.buffers)};",
         f"static const uint8_t qs_joined[] = {table(int(name in joined) for name in plan.buffers)};",
     ]
 

@@ -23,7 +23,7 @@ from qsearch.patches.execute import Level, level_bitops
 from qsearch.patches.ranges import OwnRanges
 from qsearch.patches.rule import EdgeRule
 from qsearch.patches.seamless import seamless_bitops
-from qsearch.patches.setting import CLUSTERS, SMOOTH, Setting, Whole
+from qsearch.patches.setting import CLUSTERS, RELATIVE, SMOOTH, Setting, Whole
 from qsearch.patches.split import Layout, level_map, overwork
 
 _WHOLE = Layout(1 << 20)
@@ -109,7 +109,7 @@ class PatchScorer:
         if setting.policy != CLUSTERS:
             share = 1 - setting.share if setting.policy == SMOOTH else setting.share
             calibrate: Callable[[], EdgeRule] = lambda: EdgeRule.calibrate(  # noqa: E731
-                self.lr_images, setting.layout, [share]
+                self.lr_images, setting.layout, [share], setting.policy == RELATIVE
             )
             return self._once(("edges", setting.decided), calibrate)
         name = f"{setting.patch}-{setting.classes}"  # textures do not depend on the overlap

@@ -11,9 +11,10 @@ from optuna.trial import Trial
 from qsearch.errors import QsearchError
 from qsearch.patches.split import Layout, Merge
 
-EDGES, SMOOTH, CLUSTERS = "edges", "smooth", "clusters"
-POLICIES = (EDGES, SMOOTH, CLUSTERS)
-"""Which patches get the high allocation: those of strong edges, the smooth ones, or references of clusters."""
+EDGES, RELATIVE, SMOOTH, CLUSTERS = "edges", "relative", "smooth", "clusters"
+POLICIES = (EDGES, RELATIVE, SMOOTH, CLUSTERS)
+"""Which patches get the high allocation: those of strong edges, of edges that are strong in their image (see `rule`),
+the smooth ones, or references of clusters."""
 OWN, COMMON = "own", "common"
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WHOLE = "whole"

@@ -216,13 +216,13 @@ def _repair(index: int) -> str:
 
 def _described(policy: EdgeRule | Clustering) -> dict[str, Any]:
     if isinstance(policy, EdgeRule):
-        return {"kind": "edges", "thresholds": list(policy.thresholds)}
+        return {"kind": "edges", "thresholds": list(policy.thresholds), "relative": policy.relative}
     return {"kind": "clusters", "reading": policy.reading, "share": policy.share}
 
 
 def _policy(content: Mapping[str, Any], folder: Path) -> EdgeRule | Clustering:
     if content["kind"] == "edges":
-        return EdgeRule(tuple(int(value) for value in content["thresholds"]))
+        return EdgeRule(tuple(int(value) for value in content["thresholds"]), bool(content.get("relative", False)))
     if content["kind"] == "clusters":
         return Clustering(Classifier.load(folder / CLASSES), content["reading"], content["share"])
     raise QsearchError(f"{folder / PATCHES}: nothing decides by {content['kind']!r}")

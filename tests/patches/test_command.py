@@ -78,7 +78,7 @@ def test_refer_is_trained_scored_and_stored(work: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--policy", "dice"), "--policy must be edges or clusters"),
+        (("--policy", "dice"), "--policy must be edges, relative or clusters"),
         (("--levels", "9-4"), "not of the form 8-4"),
         (("--patch", 8, "--overlap", 8), "does not fit patches of 8"),
         (("--overlap", 3), "use an even number"),

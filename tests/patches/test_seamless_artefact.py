@@ -18,7 +18,7 @@ from qsearch.patches import EdgeRule, Layout, StoredPatches, levels_of
 from qsearch.patches.artefact import build_patch_artefact
 from qsearch.target import load_target
 from tests.compile.test_winograd import Rotation
-from tests.patches.networks import textures, wide
+from tests.patches.networks import textures, tiny, wide
 from tests.patches.stored_patches import (
     pictures,
     ramp,
@@ -28,6 +28,7 @@ from tests.patches.stored_patches import (
     seamless_clusters_artefact,
 )
 from tests.patches.test_artefact import check, decided
+from tests.small_networks import random_images
 
 KINDS = {"edges": (seamless_artefact, seamless), "clusters": (seamless_clusters_artefact, seamless_clusters)}
 
@@ -61,7 +62,7 @@ def test_the_golden_image_is_verified_and_a_tile_has_the_limit_of_the_memory() -
 def test_patches_larger_than_a_run_and_smaller_than_the_ring(tmp_path: Path) -> None:
     """Whole rows of patches, one huge patch, and patches of fewer pixels than a kernel reaches."""
     image = pictures()["a few patches"]
-    for side in (2, 30, 90):
+    for side in (2, 20, 45):
         patches = replace(seamless(), layout=Layout(side, 0, "seamless"))
         folder = build_patch_artefact(patches, tmp_path / f"{side}", load_target("host"), name="net", choose=plain)
         for tile in (None, 31):
@@ -75,6 +76,17 @@ def test_low_spans_keep_their_winograd_kernels(tmp_path: Path) -> None:
     folder = build_patch_artefact(patches, tmp_path / "out", load_target("host"), name="net", choose=choose)
     assert choose.used
     assert np.array_equal(run_executable(folder, image), patches.reference(image))
+
+
+@pytest.mark.parametrize("layout", [Layout(16, 0, "seamless"), Layout(16, 4)], ids=["seamless", "apart"])
+def test_edges_relative_to_the_image_decide_alike(layout: Layout, tmp_path: Path) -> None:
+    images = [ramp(61, 83), textures(45, 39), *random_images(2, 40, 40)]
+    rule = EdgeRule.calibrate(images, layout, [0.3, 0.3], relative=True)
+    patches = StoredPatches.of(tiny(), levels_of(tiny(), "8-5-3"), layout, rule)
+    folder = build_patch_artefact(patches, tmp_path / "out", load_target("host"), name="net", choose=plain)
+    check(folder, StoredPatches.load(folder))
+    used = {patch.level for image in images for patch in patches.executor().run(image).patches}
+    assert used == {0, 1, 2}
 
 
 def test_steps_and_stages_have_the_names_of_their_levels() -> None:

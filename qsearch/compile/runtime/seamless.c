@@ -74,25 +74,41 @@ static void qs_lend(qs_context *context, const qs_step *step, const qs_area *til
   }
 }
 
-/* Copies what the run gives of a buffer: its pixels, and the border where the tile ends. */
-static void qs_give(const qs_context *context, int i, const qs_area *tile, const qs_area *run, const qs_lent *lent) {
+/* Copies what the run gives of a buffer: its pixels, and the border where the tile ends. With `edges` only those that
+ * other runs can reach: a border wide along its sides. */
+static void qs_give(const qs_context *context, int i, const qs_area *tile, const qs_area *run, const qs_lent *lent,
+                    int edges) {
   const int64_t border = qs_buffers[i].border, channels = qs_buffers[i].channels, scale = lent->scale;
   const int64_t top = run->y ? border : 0, left = run->x ? border : 0;
   const int64_t bottom = context->shapes[i][0] - (run->y + run->height < tile->height ? border : 0);
   const int64_t right = context->shapes[i][1] - (run->x + run->width < tile->width ? border : 0);
   const int64_t row = qs_row_bytes(i, scale, run->width);
-  uint8_t *to = lent->data + (run->y * scale + top) * lent->stride + (run->x * scale + left) * channels;
-  const uint8_t *from = (const uint8_t *)context->buffers[i].data + top * row + left * channels;
-  qs_copy_rows(to, lent->stride, from, row, (right - left) * channels, bottom - top);
+  uint8_t *to = lent->data + run->y * scale * lent->stride + run->x * scale * channels;
+  const uint8_t *from = context->buffers[i].data;
+  const int64_t first_row = edges ? qs_min(2 * border, bottom) : bottom;
+  const int64_t last_row = edges ? qs_max(bottom - border, first_row) : bottom;
+  const int64_t first_column = qs_min(2 * border, right), last_column = qs_max(right - border, first_column);
+  /* Rows, then columns, of the parts: above, left, right and below, or all at once. */
+  const int64_t parts[][4] = {{top, first_row, left, right},
+                              {first_row, last_row, left, first_column},
+                              {first_row, last_row, last_column, right},
+                              {last_row, bottom, left, right}};
+  for (int p = 0; p < (edges ? 4 : 1); p++) {
+    const int64_t y = parts[p][0], x = parts[p][2], rows = parts[p][1] - y, columns = parts[p][3] - x;
+    qs_copy_rows(to + y * lent->stride + x * channels, lent->stride, from + y * row + x * channels, row,
+                 columns * channels, rows);
+  }
 }
 
 /* Copies the outputs back, if the step has gone well, and puts the tile's buffers in their places again. */
 static void qs_return(qs_context *context, const qs_step *step, const qs_area *tile, const qs_area *run,
-                      const qs_lent *lent, int good) {
+                      const qs_lent *lent, int level, int good) {
   for (int a = 0; a < step->num_buffers; a++) {
     const int i = step->arguments[a];
     if (lent[a].data == NULL) continue;
-    if (good && a >= step->first_output) qs_give(context, i, tile, run, &lent[a]);
+    /* What no step of the level reads is for neighbours alone. */
+    const int edges = !(qs_readers[i] >> level & 1);
+    if (good && a >= step->first_output) qs_give(context, i, tile, run, &lent[a], edges);
     context->shapes[i][0] = tile->height * lent[a].scale + 2 * qs_buffers[i].border;
     context->shapes[i][1] = tile->width * lent[a].scale + 2 * qs_buffers[i].border;
     context->buffers[i].data = lent[a].data;
@@ -110,7 +126,7 @@ static int qs_run_patches(qs_context *context, int number, const qs_area *tile, 
   int status = qs_run_step(context, number);
   qs_stage_end(context, QS_BODIES + qs_step_levels[number], start);
   start = qs_stage_start(context);
-  if (!alone) qs_return(context, step, tile, run, lent, status == 0);
+  if (!alone) qs_return(context, step, tile, run, lent, qs_step_levels[number], status == 0);
   qs_stage_end(context, QS_MERGE, start);
   return status;
 }
