@@ -87,7 +87,10 @@ def _networks(patches: StoredPatches, target: Target, choose: kernels.Choose | N
         if choose is None:
             plans[name] = plan.build(program, target.isa)
         else:
-            plans[name] = code_budget.build(program, target.isa, target.arch, choose)
+            # As much for every level as where levels are networks of their own.
+            levels = len(patches.levels) if patches.program is not None else 1
+            budget = levels * code_budget.kernel_bytes(target.arch)
+            plans[name] = code_budget.build(program, target.isa, target.arch, choose, budget)
     if isinstance(patches.policy, Clustering):
         classifier = patches.policy.classifier.program()
         plans[CLASSIFIER] = plan.build(classifier, target.isa, choose, shrinks=True)
