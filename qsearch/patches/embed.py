@@ -33,8 +33,8 @@ class PatchTraversal:
         self.refer = refer
         apart = refer is None and not layout.seamless
         self.files: tuple[str, ...] = ("pieces", "tiles", "split", "patches") if apart else ("split", "patches")
-        # What RefER does outside the kernels takes half the time when it is not compiled for size.
-        self.options: tuple[str, ...] = ("-O2",) if refer else ()
+        # What RefER and seamless patches do outside the kernels takes longer when it is compiled for size.
+        self.options: tuple[str, ...] = () if apart else ("-O2",)
 
     def values(self) -> Mapping[str, object]:
         """See `glue.Traversal.values`."""
