@@ -70,6 +70,8 @@ class PatchScorer:
         self._folder, self._largest, self._threads, self._seed = folder, Layout(largest), threads, seed
         self._originals = [luma(pair.hr) for pair in pairs]
         self._host: HostNetwork | None = None
+        self._seamless: tuple[tuple[Any, ...], LevelNetwork] | None = None
+        """The last one that ran, and the levels that it is of."""
         self._errors: dict[Any, list[NDArray[np.float64]]] = {}
         self._kept: dict[Any, Any] = {}
 
@@ -190,8 +192,10 @@ class PatchScorer:
         key = self._seamless_key(made, keys)
         if key in self._errors:
             return
-        network = LevelNetwork(lower_levels([level.version(self.network) for level in made.levels]), self._threads)
-        found, upscale = [], self.network.model.upscale
+        if self._seamless is None or self._seamless[0] != tuple(keys):
+            program = lower_levels([level.version(self.network) for level in made.levels])
+            self._seamless = tuple(keys), LevelNetwork(program, self._threads)
+        network, found, upscale = self._seamless[1], [], self.network.model.upscale
         for number, (pair, decisions) in enumerate(zip(self.pairs, made.decisions, strict=True)):
             size = pair.lr.shape[:2]
             (image,) = _WHOLE.split(*size)
