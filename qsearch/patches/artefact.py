@@ -51,7 +51,7 @@ def build_patch_artefact(
     if patches.repairs:
         check_tile_memory(draft.plan, (side, side), interface.memory_limit_bytes, target.name)
     if patches.program is not None:
-        needed = seamless_tile_bytes(draft.joined, side, *smallest)
+        needed = seamless_tile_bytes(draft.joined, side, *smallest, target.threads)
         check_tile_bytes(needed, smallest, interface.memory_limit_bytes, target.name)
     image = golden_image(draft.plan.minimum_size(), (side + side // 4, 2 * side)) if golden is None else golden
     with artefact_folder(folder) as staging:
@@ -62,7 +62,7 @@ def build_patch_artefact(
         patches.write(staging)
         more: dict[str, Any] = {"levels": levels}
         if patches.program is not None:
-            more |= {"smallest_tile_bytes": seamless_tile_bytes(built.joined, side, *smallest)}
+            more |= {"smallest_tile_bytes": seamless_tile_bytes(built.joined, side, *smallest, target.threads)}
         if patches.repairs:
             more |= {"refer": len(patches.repairs), "smallest_tile_bytes": tile_bytes(built.plan, side, side)}
         seal(staging, built.plan, interface, target, image, patches.model, patches.score.get("psnr"), more)

@@ -55,6 +55,7 @@ class PatchTraversal:
             f"#define QS_PATCH {self.layout.patch}",
             f"#define QS_OVERLAP {self.layout.overlap}",
             f"#define QS_AVERAGE {int(self.layout.merge == 'average')}",
+            f"#define QS_SEAMLESS {int(self.layout.seamless)}",
             f"#define QS_NUM_LEVELS {len(self.levels)}",
             f"static const char *const qs_level_names[] = {names};",
         ]

@@ -54,8 +54,8 @@ def step_levels(plan: Plan) -> list[str]:
     ]
 
 
-def seamless_tile_bytes(joined: Joined, patch: int, height: int, width: int) -> int:
-    """Working memory in bytes of a tile of `height` × `width` input pixels, the copies of a run of patches included."""
+def seamless_tile_bytes(joined: Joined, patch: int, height: int, width: int, threads: int) -> int:
+    """Working memory in bytes of a tile of `height` × `width` input pixels, every thread's copies of a run included."""
     sizes = joined.plan.sizes(height, width)
     rows, columns = min(height, patch), min(width, max(1, _RUN_PIXELS // patch**2) * patch)
     first, end = joined.steps[SEAMLESS]
@@ -69,4 +69,4 @@ def seamless_tile_bytes(joined: Joined, patch: int, height: int, width: int) -> 
     of_steps = (
         sum(copied(name) for name in (step.input, *step.skips, *step.outputs)) for step in joined.plan.steps[first:end]
     )
-    return tile_bytes(joined.plan, height, width) + max(of_steps)
+    return tile_bytes(joined.plan, height, width) + threads * max(of_steps)

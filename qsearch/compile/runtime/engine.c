@@ -44,19 +44,29 @@ static void qs_set_error(const char *const *parts, int num_parts) {
   pthread_mutex_unlock(&context->error_lock);
 }
 
-static int qs_call(qs_context *context, const qs_step *step) {
+/* A step's kernel on `buffers`, in the order of its arguments, or where NULL on those of the context. */
+static int qs_call_kernel(qs_context *context, const qs_step *step, DLTensor *buffers) {
   TVMFFIAny arguments[QS_MAX_ARGS], result = {0};
   int count = step->num_buffers + step->num_params;
   for (int a = 0; a < count; a++) {
     int index = step->arguments[a];
     arguments[a] = (TVMFFIAny){.type_index = QS_TYPE_DLTENSOR};
-    arguments[a].v_ptr = a < step->num_buffers ? &context->buffers[index] : &context->params[index];
+    arguments[a].v_ptr = a >= step->num_buffers ? &context->params[index]
+                         : buffers              ? &buffers[a]
+                                                : &context->buffers[index];
   }
-  context->error[0] = 0;
-  if (step->kernel(NULL, arguments, count, &result) == 0) return 0;
+  return step->kernel(NULL, arguments, count, &result);
+}
+
+static int qs_kernel_failed(qs_context *context, const qs_step *step) {
   char reason[128];
   qs_format(reason, sizeof reason, "%s", context->error);
   return qs_fail(context, QS_KERNEL_FAILED, "kernel %s failed: %s", step->name, reason);
+}
+
+static int qs_call(qs_context *context, const qs_step *step) {
+  context->error[0] = 0;
+  return qs_call_kernel(context, step, NULL) ? qs_kernel_failed(context, step) : 0;
 }
 
 static double qs_now_ms(void) {

@@ -12,6 +12,11 @@ enum { QS_DECISION, QS_GATHER, QS_MERGE, QS_BODIES };
 
 typedef QS_NAME(patch) qs_patch;
 
+/* Pixels of the input: a tile of the image, or a part of it. */
+typedef struct {
+  int64_t y, x, height, width;
+} qs_area;
+
 /* The memory of one image, one block. */
 typedef struct qs_work {
   qs_cut rows, columns;
@@ -21,6 +26,7 @@ typedef struct qs_work {
   uint32_t *sums;    /* [rows.side * upscale][columns.size * upscale][3] where patches are averaged */
   uint32_t *givers;  /* [columns.size], of every column of the image */
   void *scratch;     /* of the decision */
+  qs_area *runs;     /* of patches that seamless.c runs together, as many as there are patches at most */
   uint64_t bytes;
 } qs_work;
 
@@ -64,6 +70,9 @@ static void qs_lay_out(qs_work *work, uint8_t *memory) {
   work->givers = qs_take(memory, &used, (uint64_t)work->columns.size * sizeof(uint32_t));
 #endif
   work->scratch = qs_take(memory, &used, qs_decision_bytes(work));
+#if QS_SEAMLESS
+  work->runs = qs_take(memory, &used, (uint64_t)work->count * sizeof(qs_area));
+#endif
   work->bytes = used;
 }
 

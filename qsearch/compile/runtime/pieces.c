@@ -1,7 +1,10 @@
 /* A tile of an image runs as an image of its own. */
 
 /* Its working memory besides its input and output; 0 where a buffer would pass 2 GiB. */
-static uint64_t qs_piece_bytes(int64_t height, int64_t width) { return qs_arena_bytes(height, width); }
+static uint64_t qs_piece_bytes(const qs_context *context, int64_t height, int64_t width) {
+  (void)context;
+  return qs_arena_bytes(height, width);
+}
 
 /* The tile whose first pixel is (y, x) of the image. */
 static int qs_run_piece(qs_context *context, int64_t y, int64_t x, const uint8_t *input, int64_t height, int64_t width,
