@@ -98,7 +98,7 @@ def _setting(layout: Layout, pair: str, policy: str, share: float, own: bool = F
 
 def layout_name(layout: Layout) -> str:
     """What a row or a column of the page says of it."""
-    return f"{layout.patch} seamless" if layout.seamless else f"{layout.patch}"
+    return f"{layout.patch} px seamless" if layout.seamless else f"{layout.patch} px"
 
 
 def _point(scorer: PatchScorer, setting: Setting) -> CurvePoint:

@@ -173,7 +173,7 @@ def _best(sets: dict[str, Any]) -> Iterator[str]:
             best = _best_of(by_set[name])
             if best:
                 setting, point = best
-                yield (f"| {TITLES[network]} | {name} | {setting} px | {point['name']} | {point['psnr_y_db']:.3f} "
+                yield (f"| {TITLES[network]} | {name} | {setting} | {point['name']} | {point['psnr_y_db']:.3f} "
                        f"| {100 * point['high_share']:.0f} % | {100 * point['saving']:.1f} % |")  # fmt: skip
 
 
