@@ -13,7 +13,7 @@ SEAMLESS = "seamless"
 """The network of all levels among those of an executable."""
 _RUN_PIXELS, _SLACK, _ALIGN = 8192, 64, 64
 """As in seamless.c."""
-_ALL = 0xFF
+_ALL = 0xFFFFFFFF
 """Every level."""
 
 
@@ -49,7 +49,7 @@ def step_levels(plan: Plan) -> list[str]:
     levels = (-1 if step.level is None else step.level for step in plan.steps)
     return [
         f"static const int8_t qs_step_levels[] = {table(levels)};",
-        f"static const uint8_t qs_readers[] = {table(readers[name] for name in plan.buffers)};",
+        f"static const uint32_t qs_readers[] = {table(readers[name] for name in plan.buffers)};",
         f"static const uint8_t qs_joined[] = {table(int(name in joined) for name in plan.buffers)};",
     ]
 

@@ -1,9 +1,9 @@
 /* An image patch by patch, each at the level that is decided for it. The generated file says how the image is split
  * (split.c), which of edges.c and clusters.c decides, and which of levels.c, refer.c and seamless.c upscales.
  *
- * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it),
- * where patches are averaged, sums for as many rows of the result as a row of patches has, and with RefER what is kept
- * of references. */
+ * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it;
+ * where patches are seamless of the image, or of a tile of it), where patches are averaged, sums for as many rows of the
+ * result as a row of patches has, and with RefER what is kept of references. */
 #include <string.h>
 
 #include "qs_network.h"

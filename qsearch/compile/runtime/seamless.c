@@ -111,6 +111,10 @@ static void qs_give(const qs_job *job, int i, const qs_area *run, const DLTensor
   }
 }
 
+static double qs_job_clock(const qs_context *context) {
+  return context->stage_ms || context->step_ms ? qs_now_ms() : 0;
+}
+
 /* Run `task` by the calling thread. */
 static int qs_run_task(int task, TVMParallelGroupEnv *env, void *data) {
   (void)env;
@@ -122,17 +126,17 @@ static int qs_run_task(int task, TVMParallelGroupEnv *env, void *data) {
   DLTensor tensors[QS_MAX_ARGS];
   int64_t shapes[QS_MAX_ARGS][3];
   double times[4];
-  times[0] = qs_stage_start(job->context);
+  times[0] = qs_job_clock(job->context);
   qs_gather_run(job, run, job->copies + (uint64_t)thread * job->copies_bytes, tensors, shapes);
-  times[1] = qs_stage_start(job->context);
+  times[1] = qs_job_clock(job->context);
   int status = qs_call_kernel(job->context, step, tensors);
-  times[2] = qs_stage_start(job->context);
+  times[2] = qs_job_clock(job->context);
   for (int a = step->first_output; a < step->num_buffers && status == 0; a++) {
     const int i = step->arguments[a];
     /* What no step of the level reads is for neighbours alone. */
     qs_give(job, i, run, &tensors[a], !(qs_readers[i] >> qs_step_levels[job->number] & 1));
   }
-  times[3] = qs_stage_start(job->context);
+  times[3] = qs_job_clock(job->context);
   for (int stage = 0; stage < 3; stage++) job->times[thread][stage] += times[stage + 1] - times[stage];
   return status;
 }
@@ -163,12 +167,13 @@ static void qs_job_end(const qs_job *job, double start) {
   for (int thread = 0; thread < QS_MAX_THREADS; thread++)
     for (int stage = 0; stage < 3; stage++) sums[stage] += job->times[thread][stage];
   for (int stage = 0; stage < 3; stage++) total += sums[stage];
-  if (stage_ms == NULL || total <= 0) return;
+  if (total <= 0) return;
   const double share = (qs_now_ms() - start) / total;
+  if (step_ms) step_ms[job->number] += sums[1] * share;
+  if (stage_ms == NULL) return;
   stage_ms[QS_GATHER] += sums[0] * share;
   stage_ms[QS_BODIES + qs_step_levels[job->number]] += sums[1] * share;
   stage_ms[QS_MERGE] += sums[2] * share;
-  if (step_ms) step_ms[job->number] += sums[1] * share;
 }
 
 /* A step on all patches of its level. */
@@ -176,7 +181,7 @@ static int qs_run_level(qs_context *context, int number, const qs_area *tile, ui
   const int level = qs_step_levels[number];
   const int64_t count = qs_find_runs(context->work, level, tile);
   const qs_area *runs = context->work->runs;
-  const double start = qs_stage_start(context);
+  const double start = qs_job_clock(context);
   int status = 0;
   if (count == 1 && runs->height == tile->height && runs->width == tile->width) {
     status = qs_run_step(context, number);
