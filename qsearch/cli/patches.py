@@ -17,10 +17,22 @@ def patches(
     model: Annotated[str | None, _MODEL] = None,
     levels: Annotated[str, typer.Option(help="Uniform bits of the levels, from high to low.")] = "8-4",
     patch: Annotated[int, typer.Option(min=1, help="Longest side of a patch in LR pixels.")] = 48,
-    overlap: Annotated[int, typer.Option(min=0, help="LR pixels that neighbouring patches share.")] = 4,
-    merge: Annotated[str, typer.Option(help="Of overlapping patches: crop or average.")] = "crop",
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            help="none: patches read their neighbours, layer by layer, without seams (default). A number: each runs by "
+            "itself and shares so many LR pixels with its neighbours (default with --refer or --merge: 4)."
+        ),
+    ] = None,
+    merge: Annotated[
+        str | None, typer.Option(help="Of patches with an overlap in pixels: crop (default) or average.")
+    ] = None,
     policy: Annotated[
-        str, typer.Option(help="What decides: edges (their strength), or clusters (references and queries).")
+        str,
+        typer.Option(
+            help="What decides: edges (their strength), relative (their strength in an image of such strength), or "
+            "clusters (references and queries)."
+        ),
     ] = "edges",
     share: Annotated[
         str | None,
@@ -63,7 +75,7 @@ def patches(
     if source is not None and point is not None:
         finish(store_point(source, point, out, console))
         return
-    layout = layout_of(patch, overlap, merge)
+    layout = layout_of(patch, overlap or ("none" if refer is None and merge is None else "4"), merge)
     if refer is not None or train:
         from qsearch.commands.refer import Refer, make_referenced
 
@@ -90,11 +102,20 @@ def search_patches(
     ] = None,
     levels: Annotated[str | None, typer.Option(help="Uniform bits to choose from [default: 8-7-6-5-4-3].")] = None,
     patch: Annotated[str, typer.Option(help="Longest sides of a patch in LR pixels, to choose from.")] = "24,32,48,64",
-    overlap: Annotated[str, typer.Option(help="LR pixels that neighbours share, to choose from.")] = "0,4,8",
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            help="To choose from: LR pixels that neighbours share, or none for seamless patches, which have no latency_ms "
+            "here [default: none, with latency_ms 0,4,8]."
+        ),
+    ] = None,
     policy: Annotated[
         str,
-        typer.Option(help="What gets the higher bits: patches of strong edges, smooth ones, references of clusters."),
-    ] = "edges,smooth,clusters",
+        typer.Option(
+            help="What gets the higher bits: patches of strong edges, of edges strong in their image (relative), smooth "
+            "ones, references of clusters."
+        ),
+    ] = "relative,edges,smooth,clusters",
     classes: Annotated[str, typer.Option(help="Numbers of texture classes to choose from.")] = "8,16,32",
     ranges: Annotated[
         str, typer.Option(help="own: every level is calibrated on the patches that it gets; common: it is not.")
@@ -126,6 +147,7 @@ def search_patches(
         raise QsearchError("give either a MODEL or --run with a folder of `qsearch search`")
     if run is not None and (levels is not None or calibration is not None):
         raise QsearchError("--levels and --calibration go with a MODEL: a run has its own")
+    overlap = overlap or ("0,4,8" if "latency_ms" in objectives else "none")
     config, space = settings_of(model, run, levels or "8-7-6-5-4-3", patch, overlap, policy, classes, ranges,
                                 objectives, calibration, images, limit, threads, seed)  # fmt: skip
     finish(search(out, config, space, run, budget or str(trials), console))

@@ -27,12 +27,13 @@ from qsearch.patches import (
     PatchResult,
     draw_bits,
     levels_of,
+    setting,
 )
 from qsearch.patches.split import Merge
 from qsearch.patches.stored import StoredPatches
 from qsearch.run import calibration_images, pairs_of
 
-POLICIES = ("edges", "clusters")
+POLICIES = ("edges", "relative", "clusters")
 Image = NDArray[np.uint8]
 
 
@@ -56,7 +57,7 @@ def make_patches(
     """
     require_free(out)
     if policy not in POLICIES:
-        raise QsearchError(f"--policy must be {' or '.join(POLICIES)}, not {policy!r}")
+        raise QsearchError(f"--policy must be {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, not {policy!r}")
     shares = shares_of(share, policy, levels.count("-") + 1)
     loaded = load(model)
     pairs = pairs_of(images, loaded.upscale, limit)
@@ -108,8 +109,8 @@ def shares_of(text: str | None, policy: str, levels: int) -> list[float]:
 def _policy(
     kind: str, network: CalibratedNetwork, images: Sequence[Image], layout: Layout, shares: list[float], classes: int
 ) -> EdgeRule | Clustering:
-    if kind == "edges":
-        return EdgeRule.calibrate(images, layout, shares) if shares else EdgeRule(())
+    if kind != "clusters":
+        return EdgeRule.calibrate(images, layout, shares, kind == "relative") if shares else EdgeRule(())
     return clusters_of(network, images, layout, shares, classes)
 
 
@@ -178,9 +179,21 @@ def _counts(result: PatchResult) -> dict[str, int]:
     return found
 
 
-def layout_of(patch: int, overlap: int, merge: str) -> Layout:
+def layout_of(patch: int, overlap: str, merge: str | None) -> Layout:
     """The layout of the options; raises `QsearchError` for impossible ones."""
     kinds: dict[str, Merge] = {"crop": "crop", "average": "average"}
-    if merge not in kinds:
+    pixels = overlap_of(overlap)
+    if merge is not None and merge not in kinds:
         raise QsearchError(f"--merge must be crop or average, not {merge!r}")
-    return Layout(patch, overlap, kinds[merge])
+    if merge is not None and pixels is None:
+        raise QsearchError("--merge goes with an --overlap in pixels: seamless patches leave nothing to merge")
+    return setting.layout_of(patch, pixels, kinds[merge or "crop"])
+
+
+def overlap_of(text: str) -> int | None:
+    """The overlap in pixels, None for `none`; raises `QsearchError` for other texts."""
+    if text == "none":
+        return None
+    if not text.isdecimal():
+        raise QsearchError(f"--overlap is none or a number of pixels, not {text!r}")
+    return int(text)

@@ -22,6 +22,7 @@ from qsearch.patches import (
     levels_of,
     train_referenced,
 )
+from qsearch.patches.execute import check_apart
 from qsearch.run import calibration_images, pairs_of
 
 
@@ -60,6 +61,7 @@ def make_referenced(
 
     The training is in a folder beside `out`, where the same command continues a killed one; a success removes it.
     """
+    check_apart(layout)
     require_free(out)
     if levels.count("-") != 1:
         raise QsearchError(f"RefER needs two levels such as 8-4, for references and queries, not {levels!r}")

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from qsearch.commands.patch_run import PatchRun
-from qsearch.commands.patches import scores
+from qsearch.commands.patches import overlap_of, scores
 from qsearch.commands.progress import bar
 from qsearch.errors import QsearchError
 from qsearch.files import require_free
@@ -114,7 +114,8 @@ def _words(point: PatchPoint) -> str:
     ranges = "own ranges" if tried.own_ranges else "common ranges"
     share = f"{point.metrics['high_share']:.0%}"
     bits = f"{share} {tried.high} else {tried.low}, {ranges}"
-    return f"patches of {tried.patch} overlap {tried.overlap} by {decides}, {bits}"
+    apart = "seamless" if tried.overlap is None else f"overlap {tried.overlap}"
+    return f"patches of {tried.patch} {apart} by {decides}, {bits}"
 
 
 def _figures(point: PatchPoint, objectives: Sequence[Objective]) -> str:
@@ -155,12 +156,16 @@ def settings_of(
         raise QsearchError(f"--levels {levels!r} must go from high to low, each once, as in 8-6-4")
     space = PatchSpace(
         _numbers("patch", patch),
-        _numbers("overlap", overlap),
+        tuple(overlap_of(part) for part in overlap.split(",")),
         tuple(policy.split(",")),
         _numbers("classes", classes),
         names,
         tuple(ranges.split(",")),
     )
+    if None in space.overlaps and "latency_ms" in objectives:
+        raise QsearchError(
+            "--objectives latency_ms needs an --overlap in pixels: seamless patches are timed as artefacts"
+        )
     if source is None:
         count = limit or 32
         config = RunConfig(

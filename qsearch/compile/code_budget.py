@@ -72,12 +72,17 @@ def build(
     ]
     others = sum(size(spec) for spec in unlimited.kernels if not isinstance(spec, ConvSpec))
     forms = [form for _, form in steps]
-    most = EXECUTABLE_BYTES - _RUNTIME_BYTES[arch] if budget is None else budget
+    most = kernel_bytes(arch) if budget is None else budget
     fitting = fit(forms, weighted, size, most - others)
     if fitting == forms:
         return unlimited
     remaining = iter(fitting)
     return plan.build(program, isa, lambda *_: next(remaining))
+
+
+def kernel_bytes(arch: str) -> int:
+    """What `EXECUTABLE_BYTES` leave for the kernels of a network."""
+    return EXECUTABLE_BYTES - _RUNTIME_BYTES[arch]
 
 
 def _area(network: Plan, step: Step) -> float:

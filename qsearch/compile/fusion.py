@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from qsearch.errors import QsearchError
 from qsearch.integer import ops
-from qsearch.integer.storage import CHANNELS
+from qsearch.integer.storage import CHANNELS, LEVELS
 
 IMAGE_CHANNELS = 3
 
@@ -30,7 +30,10 @@ class Call:
 
 @dataclass(frozen=True)
 class FusedOutput:
-    """One requantization of an accumulator, and the node whose value is stored (a pixel shuffle, or itself)."""
+    """One requantization of an accumulator, and the node whose value is stored (a pixel shuffle, or itself).
+
+    Where pixels have levels it is the node of all levels instead of itself.
+    """
 
     requantize: Call
     value: Node
@@ -45,6 +48,8 @@ class Fused:
     skips: tuple[Call, ...]
     outputs: tuple[FusedOutput, ...]
     shuffle: int
+    level: int | None = None
+    """The level whose pixels it computes; None for all."""
 
 
 class Program:
@@ -53,12 +58,14 @@ class Program:
     def __init__(self, module: GraphModule) -> None:
         self.module = module
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-        images = [node for node in placeholders if CHANNELS not in node.meta]
+        images = [node for node in placeholders if not {CHANNELS, LEVELS} & node.meta.keys()]
         if len(images) > 1 or not placeholders:
             raise QsearchError(f"the integer program has {len(images)} images as inputs; kernels take one")
         self.image: Node | None = images[0] if images else None
-        self.features = tuple(node for node in placeholders if node is not self.image)
+        self.features = tuple(node for node in placeholders if CHANNELS in node.meta)
         """Inputs that are features, not the image."""
+        self.levels = max((node.meta.get(LEVELS, 0) for node in placeholders), default=0)
+        """How many levels pixels have; 0 where they have none."""
         returned = next(node for node in module.graph.nodes if node.op == "output").args[0]
         self.results: tuple[Node, ...] = (returned,) if isinstance(returned, Node) else tuple(returned)
         if not self.results or not all(isinstance(node, Node) for node in self.results):
@@ -95,6 +102,8 @@ class Program:
             return len(self.array(call["weight"]))
         if is_call(node, ops.concat):
             return sum(map(self.channels, call["tensors"]))
+        if is_call(node, ops.by_level):
+            return self.channels(call["tensors"][0])
         source = self.channels(node.args[0])  # type: ignore[arg-type]
         if is_call(node, ops.pixel_shuffle):
             return source // int(call["r"]) ** 2
@@ -129,7 +138,7 @@ class Program:
                     # A convolution whose values are stored before and after a skip operand makes two steps.
                     taken = {fused.name for fused in result}
                     name = next(n for n in _names(conv.node.name) if n not in taken)
-                    result.append(Fused(name, conv, skips, same, shuffle))
+                    result.append(Fused(name, conv, skips, same, shuffle, self._level(same[0])))
         return result
 
     def _accumulation(self, node: Node) -> tuple[Call, tuple[Call, ...]]:
@@ -141,6 +150,12 @@ class Program:
             raise QsearchError(f"node '{node.name}': skip operands can only be added to a convolution's accumulator")
         return self.call(node), tuple(skips)
 
+    def _level(self, output: FusedOutput) -> int | None:
+        """The level of what is requantized, by its place among those of all levels."""
+        node = output.requantize.node
+        joined = next((reader for reader in node.users if is_call(reader, ops.by_level)), None)
+        return None if joined is None else list(self.call(joined)["tensors"]).index(node)
+
     def _stored(self, user: Node) -> list[tuple[int, FusedOutput]]:
         """The values that requantization `user` of an accumulator stores, each with its pixel shuffle factor."""
         if is_call(user, ops.add_skip):
@@ -149,9 +164,10 @@ class Program:
             raise QsearchError(f"node '{user.name}': an accumulator can only be requantized or take a skip operand")
         requantize = self.call(user)
         stored = []
-        shuffles = [reader for reader in user.users if is_call(reader, ops.pixel_shuffle)]
-        if len(shuffles) < len(user.users):
-            stored.append((1, FusedOutput(requantize, user)))
+        value = next((reader for reader in user.users if is_call(reader, ops.by_level)), user)
+        shuffles = [reader for reader in value.users if is_call(reader, ops.pixel_shuffle)]
+        if len(shuffles) < len(value.users):
+            stored.append((1, FusedOutput(requantize, value)))
         stored += [(int(self.call(node)["r"]), FusedOutput(requantize, node)) for node in shuffles if node.users]
         return stored
 

@@ -97,7 +97,7 @@ class Traversal(Protocol):
 class WholeImages:
     """All steps on the whole image, or on tiles of it."""
 
-    files: tuple[str, ...] = ("tiles", "whole")
+    files: tuple[str, ...] = ("pieces", "tiles", "whole")
     header = "whole.h"
     main_defines: tuple[str, ...] = ()
     options: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ class HostNetwork:
         self._cache, self._choose = cache, choose
         self._slots: list[np.ndarray] = []
         self._params: dict[str, np.ndarray] = {}
-        self._calls: dict[tuple[int, int], _Calls] = {}
+        self._calls: dict[tuple[int, int], Calls] = {}
         self.set_program(program)
 
     @property
@@ -114,11 +114,11 @@ class HostNetwork:
             return image
         return np.array(image, order="C")
 
-    def _calls_for(self, size: tuple[int, ...]) -> "_Calls":
+    def _calls_for(self, size: tuple[int, ...]) -> "Calls":
         threads.use(self._threads)
         return self._calls.get((size[0], size[1])) or self._bind(size[0], size[1])
 
-    def _bind(self, height: int, width: int) -> "_Calls":
+    def _bind(self, height: int, width: int) -> "Calls":
         sizes = self.plan.sizes(height, width)
         needed = self.plan.slot_bytes(height, width)
         if len(needed) > len(self._slots) or any(n > slot.size for n, slot in zip(needed, self._slots, strict=False)):
@@ -135,12 +135,14 @@ class HostNetwork:
                 arrays[name] = self._slots[buffer.slot][: int(np.prod(shapes[name]))].reshape(shapes[name])
         if len(self._calls) >= _SIZES_KEPT:
             self._calls.clear()
-        calls = _Calls(self.plan, self._functions, self._tensors, arrays, shapes)
-        self._calls[height, width] = calls
-        return calls
+        self._calls[height, width] = self._called(arrays, shapes)
+        return self._calls[height, width]
+
+    def _called(self, arrays: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, int, int]]) -> "Calls":
+        return Calls(self.plan, self._functions, self._tensors, arrays, shapes)
 
 
-class _Calls:
+class Calls:
     """The kernel calls for one image size, with all arguments but the image and the outputs in place."""
 
     def __init__(
@@ -151,7 +153,7 @@ class _Calls:
         arrays: Mapping[str, np.ndarray],
         shapes: Mapping[str, tuple[int, int, int]],
     ) -> None:
-        self._buffers, self._arrays = network.buffers, arrays
+        self.buffers, self._arrays = network.buffers, arrays
         self._output_shapes = {name: shapes[name] for name in network.outputs}
         tensors = {**params, **_tensors(arrays)}
         self._calls = [
@@ -168,7 +170,7 @@ class _Calls:
         }
 
     def place(self, feature: Feature, value: np.ndarray) -> None:
-        border = self._buffers[feature.buffer].border
+        border = self.buffers[feature.buffer].border
         rows, columns = (slice(border, border + size) for size in value.shape[:2])
         self._arrays[feature.buffer][rows, columns, feature.first : feature.first + feature.channels] = value
 

@@ -27,7 +27,11 @@ def check_memory(plan: Plan, limit_bytes: int, target: str) -> None:
 
 def check_tile_memory(plan: Plan, size: tuple[int, int], limit_bytes: int, target: str) -> None:
     """The same for a smallest tile of `size` = (height, width)."""
-    needed = tile_bytes(plan, *size)
+    check_tile_bytes(tile_bytes(plan, *size), size, limit_bytes, target)
+
+
+def check_tile_bytes(needed: int, size: tuple[int, int], limit_bytes: int, target: str) -> None:
+    """The same where it is known what that tile needs."""
     if needed > limit_bytes:
         raise QsearchError(
             f"target {target} has {_mib(limit_bytes)} of working memory (limits.memory_bytes), and the smallest tile "

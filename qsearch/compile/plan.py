@@ -53,6 +53,8 @@ class Step:
     skips: tuple[str, ...]
     outputs: tuple[str, ...]
     params: tuple[str, ...]
+    level: int | None = None
+    """Where pixels have levels: the one whose pixels of the outputs it computes; None for all pixels."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -92,6 +94,8 @@ class Plan:
     upscale: int
     features: tuple[Feature, ...] = ()
     outputs: tuple[str, ...] = (OUTPUT,)
+    levels: int = 0
+    """How many levels pixels have. A buffer that steps of several levels write holds each pixel's own level."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -102,7 +106,7 @@ class Plan:
     @property
     def whole(self) -> bool:
         """Whether it takes an image and nothing else and gives one, as an artefact must."""
-        return self.inputs == (INPUT,) and self.outputs == (OUTPUT,)
+        return self.inputs == (INPUT,) and self.outputs == (OUTPUT,) and not self.levels
 
     @property
     def kernels(self) -> tuple[KernelSpec, ...]:

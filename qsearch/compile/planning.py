@@ -65,7 +65,9 @@ class Planner:
         features, outputs = tuple(self.features), tuple(self.outputs[value] for value in self.program.results)
         given = {INPUT, *(feature.buffer for feature in features), *outputs}
         buffers, halo = with_slots(self.buffers, self.steps, given), _halo(self.steps, given - set(outputs))
-        plan = Plan(self.isa, buffers, tuple(self.steps), self.params, halo, int(scale), features, outputs)
+        plan = Plan(
+            self.isa, buffers, tuple(self.steps), self.params, halo, int(scale), features, outputs, self.program.levels
+        )
         plan.sizes(64, 64)
         return plan
 
@@ -157,7 +159,7 @@ class Planner:
         for place in outputs:
             self._note_values(place.buffer.name, tuple(array(place.requantize["bounds"])[1:3]), place.pad)
         names = tuple(place.buffer.name for place in outputs)
-        step = Step(fused.name, spec, source.name, tuple(name for name, _ in skips), names, ())
+        step = Step(fused.name, spec, source.name, tuple(name for name, _ in skips), names, (), fused.level)
         self._add_step(step, kernels.pack(spec, self.isa, convolution))
 
     def _outputs(self, output: FusedOutput, channels: int, source: Buffer, fused: Fused) -> Iterable[_Place]:
@@ -185,7 +187,7 @@ class Planner:
         """The buffer that several convolutions write, each its own channels, and the values of its border."""
         for operand in self.program.call(concat)["tensors"]:
             joinable = operand in self.program.features or is_call(
-                operand, ops.requantize, ops.pixel_shuffle, ops.concat
+                operand, ops.requantize, ops.by_level, ops.pixel_shuffle, ops.concat
             )
             if not joinable:
                 raise QsearchError(f"node '{concat.name}': kernels cannot join '{operand.name}' with others")

@@ -44,7 +44,7 @@ def lower(
     allocation.check(sites(calibration.graph))
     if finetuned is not None:
         finetuned.check(calibration.graph, allocation)
-    return _Lowering(calibration, allocation, finetuned).run(taps)
+    return Lowering(calibration, allocation, finetuned).run(taps)
 
 
 def layer_name(conv: str) -> str:
@@ -60,11 +60,16 @@ class _Operand:
     grid: Grid
 
 
-class _Lowering:
-    def __init__(self, calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None) -> None:
+class Lowering:
+    """The lowering of one allocation; use `lower`. `prefix` begins the names of its parameters and convolutions."""
+
+    def __init__(
+        self, calibration: Calibration, allocation: Allocation, finetuned: FineTuned | None, prefix: str = ""
+    ) -> None:
         self.calibration = calibration
         self.allocation = allocation
         self.finetuned = finetuned
+        self.prefix = prefix
         self.source = calibration.graph
         self.root = nn.Module()
         self.graph = Graph()
@@ -73,20 +78,29 @@ class _Lowering:
         self.quantized: dict[tuple[Node, Grid], Node] = {}
 
     def run(self, taps: Mapping[str, Grid] | None) -> GraphModule:
+        """The program."""
         for node in self.source.graph.nodes:
             module = module_of(self.source, node)
             if node.op == "placeholder":
-                self.image = self.graph.placeholder("image")
-                self.image.meta.update(scale=self.calibration.image_grid.scale, zero_point=0)
+                self.take_image()
             elif isinstance(module, FusedConv):
-                self._convolution(node, module)
+                self.convolution(node, module)
             elif node.op == "output":
-                image = self._read(node.args[0], self.calibration.image_grid).node
+                image = self.read(node.args[0], self.calibration.image_grid).node
                 self.graph.output((image, *self._tapped(taps)) if taps is not None else image)
+        return self.finished(self.weight_scales)
+
+    def take_image(self) -> None:
+        """The input."""
+        self.image = self.graph.placeholder("image")
+        self.image.meta.update(scale=self.calibration.image_grid.scale, zero_point=0)
+
+    def finished(self, weight_scales: Mapping[str, Tensor]) -> GraphModule:
+        """The program of the graph, which is complete."""
         self.graph.eliminate_dead_code()
         self.graph.lint()
         program = GraphModule(self.root, self.graph)
-        for name, scale in self.weight_scales.items():
+        for name, scale in weight_scales.items():
             program.register_buffer(name, scale)
         return program
 
@@ -99,13 +113,16 @@ class _Lowering:
         for target, grid in taps.items():
             conv = module_of(self.source, convolutions[target])
             assert isinstance(conv, FusedConv)
-            found.append(self._requantize(convolutions[target], conv, grid))
+            found.append(self.requantize(convolutions[target], conv, grid))
         return found
+
+    def _layer_name(self, conv: FusedConv) -> str:
+        return self.prefix + layer_name(conv.name)
 
     def _parameter(self, conv: FusedConv, name: str, value: Tensor | NDArray[np.generic]) -> Node:
         """A buffer of the program, named after the convolution it belongs to."""
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-        attribute = f"{layer_name(conv.name)}_{name}"
+        attribute = f"{self._layer_name(conv)}_{name}"
         self.root.register_buffer(attribute, tensor)
         return self.graph.get_attr(attribute)
 
@@ -113,7 +130,7 @@ class _Lowering:
         """The operand behind a quantizer node of the source graph."""
         quantizer = module_of(self.source, quantizer_node)
         assert isinstance(quantizer, Quantizer)
-        return self._read(quantizer_node.args[0], self._grid(quantizer.site))
+        return self.read(quantizer_node.args[0], self._grid(quantizer.site))
 
     def _grid(self, site: str) -> Grid:
         if self.finetuned is not None and site in self.finetuned.grids:
@@ -127,17 +144,17 @@ class _Lowering:
         site = self.allocation.sites[f"{conv.name}.weight"]
         return self.calibration.weight(conv, site.bits, site.observer), conv.bias.detach().double().numpy()
 
-    def _read(self, node: object, grid: Grid) -> _Operand:
+    def read(self, node: object, grid: Grid) -> _Operand:
         """The value of `node` on `grid`: requantized once per distinct grid, index maps applied behind."""
         assert isinstance(node, Node)
         if node.op == "placeholder":
             return _Operand(self.image, self.calibration.image_grid)
         module = module_of(self.source, node)
         if isinstance(module, FusedConv):
-            return _Operand(self._requantize(node, module, grid), grid)
+            return _Operand(self.value(node, module, grid), grid)
         if isinstance(module, Concat):
-            return _Operand(self._joined([self._read(operand, grid).node for operand in node.args]), grid)
-        inner = self._read(node.args[0], grid)
+            return _Operand(self._joined([self.read(operand, grid).node for operand in node.args]), grid)
+        inner = self.read(node.args[0], grid)
         if isinstance(module, nn.PixelShuffle):
             return self._map(ops.pixel_shuffle, inner, module.upscale_factor)
         if isinstance(module, RepeatChannels):
@@ -156,7 +173,8 @@ class _Lowering:
                 return _Operand(user, inner.grid)
         return _Operand(self.graph.call_function(operation, (inner.node, factor)), inner.grid)
 
-    def _convolution(self, node: Node, conv: FusedConv) -> None:
+    def convolution(self, node: Node, conv: FusedConv) -> None:
+        """The accumulator of a convolution with its skip operands."""
         x, *skips = [self._site_operand(argument) for argument in node.args]  # type: ignore[arg-type]
         weight, bias = self._weight(conv)
         product = np.float32(x.grid.scale) * weight.scale.numpy()
@@ -179,9 +197,9 @@ class _Lowering:
                 self._parameter(conv, "pad", np.clip(pad, 0, 255).astype(np.uint8)),
             ),
             {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups},
-            name=layer_name(conv.name),
+            name=self._layer_name(conv),
         )
-        acc.meta["weight_scale"] = f"{layer_name(conv.name)}_weight_scale"
+        acc.meta["weight_scale"] = f"{self._layer_name(conv)}_weight_scale"
         self.weight_scales[acc.meta["weight_scale"]] = weight.scale
         for index, (k, skip) in enumerate(zip(ks, skips, strict=True)):
             acc = self.graph.call_function(
@@ -226,7 +244,12 @@ class _Lowering:
                 grids.extend(self._reader_grids(user))
         return grids
 
-    def _requantize(self, node: Node, conv: FusedConv, grid: Grid) -> Node:
+    def value(self, node: Node, conv: FusedConv, grid: Grid) -> Node:
+        """What a convolution gives to readers of `grid`."""
+        return self.requantize(node, conv, grid)
+
+    def requantize(self, node: Node, conv: FusedConv, grid: Grid) -> Node:
+        """The accumulator of a convolution on `grid`."""
         acc, product, shift = self.accumulators[node]
         if conv.activation == "relu":
             grid = grid.clipped(0.0, None)

@@ -92,4 +92,17 @@ def concat(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors, dim=1)
 
 
-OPERATIONS = (conv_acc, add_skip, requantize, pixel_shuffle, repeat_channels, concat)
+def by_level(tensors: list[Tensor], levels: Tensor) -> Tensor:
+    """Every pixel from the tensor of its level; uint8 [N, C, H·k, W·k] for levels uint8 [N, 1, H, W], any integer k.
+
+    All tensors are one value on one grid, each requantized from the accumulator of its level.
+    """
+    _, _, rows, columns = tensors[0].shape
+    chosen = levels.repeat_interleave(rows // levels.shape[2], 2).repeat_interleave(columns // levels.shape[3], 3)
+    found = tensors[0]
+    for level, tensor in enumerate(tensors[1:], 1):
+        found = torch.where(chosen == level, tensor, found)
+    return found
+
+
+OPERATIONS = (conv_acc, add_skip, requantize, pixel_shuffle, repeat_channels, concat, by_level)

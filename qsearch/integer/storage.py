@@ -22,6 +22,8 @@ REAL_VALUES = ("scale", "zero_point", "weight_scale")
 """What an exporter needs to know of the real numbers behind the integers; the integer program runs without it."""
 CHANNELS, BOUNDS = "channels", "bounds"
 """Keys of a placeholder's `meta`, for an input that is a feature: its channels, and its least and greatest value."""
+LEVELS = "levels"
+"""The key for an input that says the level of every pixel: how many there are. See `ops.by_level`."""
 _BY_NAME = {operation.__name__: operation for operation in OPERATIONS}
 
 
@@ -44,10 +46,15 @@ def save_program(program: GraphModule, folder: Path | str) -> None:
             entry["real"] = real
         if node.op == "placeholder" and CHANNELS in node.meta:
             entry["feature"] = {key: node.meta[key] for key in (CHANNELS, BOUNDS) if key in node.meta}
+        if node.op == "placeholder" and LEVELS in node.meta:
+            entry["levels"] = node.meta[LEVELS]
         lines.append("  " + json.dumps(entry))
     write_atomic(folder / PROGRAM, '{"nodes": [\n' + ",\n".join(lines) + "\n]}\n")
     # Safetensors refuses tensors that share memory, which equal parameters may.
-    buffers = {name: value.detach().clone().contiguous() for name, value in sorted(program.named_buffers())}
+    buffers = {
+        name: value.detach().clone().contiguous()
+        for name, value in sorted(program.named_buffers(remove_duplicate=False))
+    }
     write_atomic(folder / PARAMETERS, save(buffers))
 
 
@@ -77,7 +84,9 @@ def load_program(folder: Path | str) -> GraphModule:
 
 
 def _feature(entry: dict[str, Any]) -> dict[str, Any]:
-    """The `meta` of an input that is a feature; of others nothing."""
+    """The `meta` of an input that is a feature or levels; of others nothing."""
+    if LEVELS in entry:
+        return {LEVELS: int(entry[LEVELS])}
     found = dict(entry.get("feature", {}))
     return {**found, BOUNDS: tuple(found[BOUNDS])} if BOUNDS in found else found
 
@@ -115,4 +124,12 @@ def run_program(program: GraphModule, image: torch.Tensor) -> torch.Tensor:
 def run_image(program: GraphModule, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The reference executor on one image: uint8 [H, W, 3] in, uint8 [H·u, W·u, 3] out."""
     result = run_program(program, torch.from_numpy(image).permute(2, 0, 1)[None].contiguous())
+    return result[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def run_levels(program: GraphModule, image: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same for a program of several levels; `levels` uint8 [H, W] numbers that of every pixel."""
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+    with torch.no_grad():
+        result: torch.Tensor = program(planes, torch.from_numpy(levels)[None, None])
     return result[0].permute(1, 2, 0).contiguous().numpy()

@@ -16,12 +16,11 @@ from qsearch.patches.execute import (
     Level,
     PatchNetwork,
     PatchPrograms,
-    PatchReport,
-    PatchResult,
     levels_of,
     patch_bitops,
 )
 from qsearch.patches.latency import PatchTimer
+from qsearch.patches.patched import Patched, PatchReport, PatchResult
 from qsearch.patches.ranges import OwnRanges, PatchStatistics
 from qsearch.patches.refer import RefER
 from qsearch.patches.refer_training import ReferSettings, train_referenced
@@ -59,6 +58,7 @@ __all__ = [
     "PatchSpace",
     "PatchStatistics",
     "PatchTimer",
+    "Patched",
     "Policy",
     "RandomReferences",
     "RefER",

@@ -1,7 +1,8 @@
 """The artefact of a configuration of patches: an ordinary one, whose executable decides and merges by itself.
 
 The network is in it once for every level, with its own parameters; levels share the kernels that they have in common.
-With RefER the last level is in segments, and RefER's fusions are networks of their own.
+With RefER the last level is in segments, and RefER's fusions are networks of their own. Seamless levels are one
+network, whose steps have levels.
 """
 
 from dataclasses import dataclass, replace
@@ -16,12 +17,13 @@ from qsearch.compile import code_budget, kernels, plan, tuning
 from qsearch.compile.artefact import artefact_folder, check_sizes, compile_plan, interface_of, seal
 from qsearch.compile.golden import golden_image
 from qsearch.compile.joined import Joined, join
-from qsearch.compile.memory import check_tile_memory, tile_bytes
+from qsearch.compile.memory import check_tile_bytes, check_tile_memory, smallest_tile, tile_bytes
 from qsearch.compile.plan import Plan
 from qsearch.errors import QsearchError
 from qsearch.patches.clusters import Clustering
 from qsearch.patches.embed import CLASSIFIER, PatchTraversal
 from qsearch.patches.embed_refer import ReferTables, fusion_network, segment_network
+from qsearch.patches.embed_seamless import SEAMLESS, named_steps, seamless_tile_bytes
 from qsearch.patches.stored import StoredPatches
 from qsearch.target import Target
 
@@ -45,9 +47,12 @@ def build_patch_artefact(
     draft = _networks(patches, target, None)
     check_sizes(draft.joined.plan)
     interface = interface_of(draft.joined.plan, name, target)
-    side = patches.layout.patch
+    side, smallest = patches.layout.patch, smallest_tile(draft.plan)
     if patches.repairs:
         check_tile_memory(draft.plan, (side, side), interface.memory_limit_bytes, target.name)
+    if patches.program is not None:
+        needed = seamless_tile_bytes(draft.joined, side, *smallest, target.threads)
+        check_tile_bytes(needed, smallest, interface.memory_limit_bytes, target.name)
     image = golden_image(draft.plan.minimum_size(), (side + side // 4, 2 * side)) if golden is None else golden
     with artefact_folder(folder) as staging:
         built = _networks(patches, target, choose or tuning.for_target(target))
@@ -56,6 +61,8 @@ def build_patch_artefact(
         compile_plan(built.plan, interface, target, staging, traversal)
         patches.write(staging)
         more: dict[str, Any] = {"levels": levels}
+        if patches.program is not None:
+            more |= {"smallest_tile_bytes": seamless_tile_bytes(built.joined, side, *smallest, target.threads)}
         if patches.repairs:
             more |= {"refer": len(patches.repairs), "smallest_tile_bytes": tile_bytes(built.plan, side, side)}
         seal(staging, built.plan, interface, target, image, patches.model, patches.score.get("psnr"), more)
@@ -80,11 +87,17 @@ def _networks(patches: StoredPatches, target: Target, choose: kernels.Choose | N
         if choose is None:
             plans[name] = plan.build(program, target.isa)
         else:
-            plans[name] = code_budget.build(program, target.isa, target.arch, choose)
+            # As much for every level as where levels are networks of their own.
+            levels = len(patches.levels) if patches.program is not None else 1
+            budget = levels * code_budget.kernel_bytes(target.arch)
+            plans[name] = code_budget.build(program, target.isa, target.arch, choose, budget)
     if isinstance(patches.policy, Clustering):
         classifier = patches.policy.classifier.program()
         plans[CLASSIFIER] = plan.build(classifier, target.isa, choose, shrinks=True)
     high, low = patches.levels[0], patches.levels[-1]
+    if patches.program is not None:
+        joined = named_steps(join(plans, inner=(CLASSIFIER,)), [level.name for level in patches.levels])
+        return _Networks(joined, None, joined.plan)
     if not patches.repairs:
         joined = join(plans, inner=(CLASSIFIER,))
         return _Networks(joined, None, joined.plan)
@@ -98,6 +111,8 @@ def _networks(patches: StoredPatches, target: Target, choose: kernels.Choose | N
 
 def _programs(patches: StoredPatches) -> dict[str, GraphModule]:
     """The integer programs of all levels and of RefER, by their names in the executable."""
+    if patches.program is not None:
+        return {SEAMLESS: patches.program}
     found: dict[str, GraphModule] = {}
     for level in patches.levels:
         whole = len(level.segments) == 1

@@ -1,21 +1,23 @@
 """PSNR against BitOPs for many policies at once: every patch is upscaled once at every level, then only merged."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsearch import cost
 from qsearch.compile.host import HostNetwork
+from qsearch.compile.host_levels import LevelNetwork
 from qsearch.errors import QsearchError
 from qsearch.images import Pair, Tile
+from qsearch.integer.levels import lower_levels
 from qsearch.metrics import Protocol, luma, psnr
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.decisions import Decisions, Policy
 from qsearch.patches.errors import squared_error
 from qsearch.patches.execute import Level, patch_bitops
-from qsearch.patches.split import Layout, gather, merge
+from qsearch.patches.split import Layout, gather, level_map, merge
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class _Patched:
 
 
 class PatchBank:
-    """The patches of image pairs, upscaled at every level by the compiled integer programs."""
+    """The patches of image pairs, upscaled at every level by the compiled integer programs.
+
+    Seamless ones are those of whole images here, and a point runs images at the levels that it decides.
+    """
 
     def __init__(
         self,
@@ -53,15 +58,20 @@ class PatchBank:
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.network, self.levels = network, {level.name: level for level in levels}
+        self.network, self.levels, self.layout = network, {level.name: level for level in levels}, layout
+        self._threads, self._mixed = threads, dict[tuple[str, ...], LevelNetwork]()
         if len(self.levels) < len(levels):
             raise QsearchError("every level of patches needs a name of its own")
         hosts = [HostNetwork(level.program(network), threads) for level in levels]
         self._images: list[_Patched] = []
         for done, pair in enumerate(pairs, 1):
             patches = layout.split(*pair.lr.shape[:2])
-            inputs = gather(pair.lr, patches)
-            self._images.append(_Patched(pair, patches, [[host.run(part) for part in inputs] for host in hosts]))
+            if layout.seamless:
+                results = [_cut(host.run(pair.lr), patches, network.model.upscale) for host in hosts]
+            else:
+                inputs = gather(pair.lr, patches)
+                results = [[host.run(part) for part in inputs] for host in hosts]
+            self._images.append(_Patched(pair, patches, results))
             if progress:
                 progress(done, len(pairs))
         self._order = [level.name for level in levels]
@@ -97,20 +107,40 @@ class PatchBank:
         quality, bitops, high, patches = 0.0, 0.0, 0, 0
         for image, decisions, more in zip(self._images, decided, extra, strict=True):
             decisions.check(len(image.patches), len(levels))
-            results = [image.results[indices[level]][index] for index, level in enumerate(decisions.levels)]
             height, width = image.pair.lr.shape[:2]
-            merged = merge(results, image.patches, height, width, upscale)
+            if self.layout.seamless:
+                map_of = level_map(image.patches, decisions.levels, height, width)
+                merged = self._network(levels).run_levels(image.pair.lr, map_of)
+            else:
+                results = [image.results[indices[level]][index] for index, level in enumerate(decisions.levels)]
+                merged = merge(results, image.patches, height, width, upscale)
             quality += psnr(merged, image.pair.hr, Protocol(crop=upscale))
-            bitops += patch_bitops(self.network, chosen, image.patches, decisions) + more
+            bitops += patch_bitops(self.network, chosen, self.layout, image.patches, decisions) + more
             high, patches = high + decisions.levels.count(0), patches + len(decisions.levels)
         count = len(self._images)
         return CurvePoint(name, quality / count, bitops / count, high / patches)
 
+    def _computed(self, patches: Sequence[Tile]) -> list[Tile]:
+        """What a patch's result is of: seamless ones give no more than they add to the image."""
+        return [replace(patch, input=patch.output) if self.layout.seamless else patch for patch in patches]
+
+    def _network(self, levels: Sequence[str]) -> LevelNetwork:
+        key = tuple(levels)
+        if key not in self._mixed:
+            versions = [self.levels[level].version(self.network) for level in levels]
+            self._mixed[key] = LevelNetwork(lower_levels(versions), self._threads)
+        return self._mixed[key]
+
     def _errors(self, image: _Patched, level: int) -> NDArray[np.float64]:
         """Sum of the squared errors of Y in what every patch gives to the result."""
         upscale, original = self.network.model.upscale, luma(image.pair.hr)
-        pairs = zip(image.results[level], image.patches, strict=True)
+        pairs = zip(image.results[level], self._computed(image.patches), strict=True)
         return np.array([squared_error(result, patch, original, upscale, upscale) for result, patch in pairs])
+
+
+def _cut(result: NDArray[np.uint8], patches: Sequence[Tile], upscale: int) -> list[NDArray[np.uint8]]:
+    """What every patch gives to a whole upscaled image."""
+    return [result[patch.output.scaled(upscale).slices] for patch in patches]
 
 
 def static_point(

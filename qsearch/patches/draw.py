@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from qsearch.images import Box
-from qsearch.patches.execute import PatchReport, PatchResult
+from qsearch.patches.patched import PatchReport, PatchResult
 
 TINT = 0.35
 """How much of a pixel is the colour of its patch."""

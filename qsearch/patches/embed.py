@@ -7,6 +7,7 @@ from qsearch.compile.plan import OUTPUT, Plan
 from qsearch.patches.assign import parts_of
 from qsearch.patches.clusters import Clustering
 from qsearch.patches.embed_refer import ReferTables, table
+from qsearch.patches.embed_seamless import SEAMLESS, step_levels
 from qsearch.patches.rule import EdgeRule
 from qsearch.patches.split import Layout
 
@@ -30,9 +31,10 @@ class PatchTraversal:
     ) -> None:
         self.layout, self.policy, self.levels, self.joined = layout, policy, tuple(levels), joined
         self.refer = refer
-        self.files: tuple[str, ...] = ("split", "patches") if refer else ("tiles", "split", "patches")
-        # What RefER does outside the kernels takes half the time when it is not compiled for size.
-        self.options: tuple[str, ...] = ("-O2",) if refer else ()
+        apart = refer is None and not layout.seamless
+        self.files: tuple[str, ...] = ("pieces", "tiles", "split", "patches") if apart else ("split", "patches")
+        # What RefER and seamless patches do outside the kernels takes longer when it is compiled for size.
+        self.options: tuple[str, ...] = () if apart else ("-O2",)
 
     def values(self) -> Mapping[str, object]:
         """See `glue.Traversal.values`."""
@@ -42,8 +44,8 @@ class PatchTraversal:
                 "tile": "With RefER a patch\n * runs in one piece: tile is 0, or at least a patch's side."
             }
         return {"levels": levels, "stages": stages, "refer": ""} | {
-            "tile": "tile is the side of the largest piece of a\n"
-            " * patch in input pixels, 0 chooses it by the memory limit. The bytes do not depend on it."
+            "tile": f"tile is the side of the largest {'tile' if self.layout.seamless else 'piece of a patch'}\n"
+            " * in input pixels, 0 chooses it by the memory limit. The bytes do not depend on it."
         }
 
     def declarations(self, plan: Plan) -> list[str]:
@@ -53,18 +55,23 @@ class PatchTraversal:
             f"#define QS_PATCH {self.layout.patch}",
             f"#define QS_OVERLAP {self.layout.overlap}",
             f"#define QS_AVERAGE {int(self.layout.merge == 'average')}",
+            f"#define QS_SEAMLESS {int(self.layout.seamless)}",
             f"#define QS_NUM_LEVELS {len(self.levels)}",
             f"static const char *const qs_level_names[] = {names};",
         ]
         # With RefER the other level is in segments.
-        steps = (table(self.joined.steps[level]) for level in (self.levels[:1] if self.refer else self.levels))
+        networks = self.levels[:1] if self.refer else (SEAMLESS,) if self.layout.seamless else self.levels
+        steps = (table(self.joined.steps[network]) for network in networks)
         lines.append(f"static const int16_t qs_level_steps[][2] = {table(steps)};")
-        lines.append(f'#define QS_BODIES_OF "{"refer" if self.refer else "levels"}.c"')
+        bodies = "refer" if self.refer else "seamless" if self.layout.seamless else "levels"
+        lines.append(f'#define QS_BODIES_OF "{bodies}.c"')
+        lines += step_levels(plan) if self.layout.seamless else []
         lines += self.refer.declarations(plan) if self.refer else []
         if isinstance(self.policy, Clustering):
             return [*lines, '#define QS_POLICY "clusters.c"', *self._clusters(self.policy, plan)]
         # C has no empty arrays; without levels to choose among none is read.
         thresholds = table(f"INT64_C({value})" for value in self.policy.thresholds or (0,))
+        lines.append(f"#define QS_RELATIVE {int(self.policy.relative)}")
         return [*lines, '#define QS_POLICY "edges.c"', f"static const int64_t qs_thresholds[] = {thresholds};"]
 
     def _clusters(self, policy: Clustering, plan: Plan) -> list[str]:

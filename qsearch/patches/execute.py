@@ -1,4 +1,7 @@
-"""Per-patch execution: patches are gathered by level, run through their integer program, and scattered back."""
+"""Per-patch execution: patches are gathered by level, run through their integer program, and scattered back.
+
+Seamless ones are not: see `seamless`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +15,14 @@ from torch.fx import GraphModule
 from qsearch import cost
 from qsearch.allocation import Allocation, uniform
 from qsearch.compile.host import HostNetwork
+from qsearch.compile.host_levels import LevelNetwork
 from qsearch.errors import QsearchError
-from qsearch.images import Box, Tile
+from qsearch.images import Tile
+from qsearch.integer.levels import Version, lower_levels
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.decisions import Decisions, Policy
+from qsearch.patches.patched import Patched, PatchResult
+from qsearch.patches.seamless import SeamlessPrograms, seamless_bitops
 from qsearch.patches.split import Layout, gather, merge, overwork
 from qsearch.quant.finetuned import FineTuned
 
@@ -36,6 +43,10 @@ class Level:
         """The integer program of this level of `network`."""
         return (self.calibrated or network).program(self.allocation, self.finetuned)
 
+    def version(self, network: CalibratedNetwork) -> Version:
+        """This level of `network` among others of one program, where patches are seamless."""
+        return Version((self.calibrated or network).calibration, self.allocation, self.finetuned)
+
 
 def levels_of(network: CalibratedNetwork, pair: str) -> list[Level]:
     """Uniform levels from high to low for a text such as `8-4` (bits of weights and inputs; skip operands have 8)."""
@@ -48,33 +59,6 @@ def names_of(pair: str) -> list[str]:
     if not all(part in {"2", "3", "4", "5", "6", "7", "8"} for part in parts):
         raise QsearchError(f"levels {pair!r} are not of the form 8-4 with 2 to 8 bits each")
     return parts
-
-
-@dataclass(frozen=True)
-class PatchReport:
-    """What was decided for one patch."""
-
-    box: Box
-    """The LR pixels that it gives to the result."""
-    level: int
-    bits: str
-    """The name of its level."""
-    cluster: int | None
-    reference: int | None
-    """The number of the patch that it borrows from; its own for a reference."""
-
-
-@dataclass(frozen=True)
-class PatchResult:
-    """An upscaled image and how it came about."""
-
-    image: NDArray[np.uint8]
-    patches: tuple[PatchReport, ...]
-    bitops: int
-    """Of all patches with their overlap, and of the decisions."""
-    decision_bitops: int
-    overwork: float
-    """Pixels computed for each pixel of the image."""
 
 
 class Bodies(Protocol):
@@ -113,26 +97,30 @@ class LevelBodies:
         return sum(by_level[level] for level in decisions.levels)
 
 
-class PatchPrograms:
-    """Bodies that a policy chooses among for every patch of an image; `names` say what is shown of each level."""
+class PatchPrograms(Patched):
+    """Patches that are upscaled apart, by `bodies`, and merged; `QsearchError` for a layout that is seamless."""
 
     def __init__(self, bodies: Bodies, names: Sequence[str], layout: Layout, policy: Policy, upscale: int) -> None:
-        self.bodies, self.names = bodies, tuple(names)
-        self.layout, self.policy, self.upscale = layout, policy, upscale
+        super().__init__(names, layout, policy, upscale)
+        check_apart(layout)
+        self.bodies = bodies
 
-    def run(self, image: NDArray[np.uint8]) -> PatchResult:
-        """Upscale uint8 [H, W, 3] patch by patch."""
-        height, width = image.shape[:2]
-        patches = self.layout.split(height, width)
-        decisions = self.policy.decide(image, patches)
-        decisions.check(len(patches), len(self.names))
+    def _upscaled(self, image: NDArray[np.uint8], patches: Sequence[Tile], decisions: Decisions) -> NDArray[np.uint8]:
         results = self.bodies.run(gather(image, patches), decisions)
-        merged = merge(results, patches, height, width, self.upscale)
-        decided, box = self.policy.bitops(patches), patches[0].input
-        total = self.bodies.bitops(decisions, box.bottom - box.top, box.right - box.left) + decided
-        return PatchResult(
-            merged, patch_reports(self.names, patches, decisions), total, decided, overwork(patches, height, width)
-        )
+        return merge(results, patches, image.shape[0], image.shape[1], self.upscale)
+
+    def _bitops(self, patches: Sequence[Tile], decisions: Decisions) -> int:
+        box = patches[0].input
+        return self.bodies.bitops(decisions, box.bottom - box.top, box.right - box.left)
+
+    def _overwork(self, patches: Sequence[Tile], height: int, width: int) -> float:
+        return overwork(patches, height, width)
+
+
+def check_apart(layout: Layout) -> None:
+    """Raise `QsearchError` for seamless patches where patches run by themselves, as with RefER they must."""
+    if layout.seamless:
+        raise QsearchError("with RefER every patch runs by itself: seamless patches cannot; give --overlap a number")
 
 
 class PatchNetwork:
@@ -153,33 +141,27 @@ class PatchNetwork:
         if not levels:
             raise QsearchError("patches need at least one allocation")
         self.network, self.levels, self.layout, self.policy = network, tuple(levels), layout, policy
-        self._hosts = [HostNetwork(level.program(network), threads) for level in self.levels]
-        names, runs = [level.name for level in self.levels], [host.run for host in self._hosts]
-        bodies = LevelBodies(runs, partial(level_bitops, network, self.levels))
-        self._programs = PatchPrograms(bodies, names, layout, policy, network.model.upscale)
+        names, upscale = [level.name for level in self.levels], network.model.upscale
+        bitops = partial(level_bitops, network, self.levels)
+        self._programs: Patched
+        if layout.seamless:
+            host = LevelNetwork(lower_levels([level.version(network) for level in self.levels]), threads)
+            self._programs = SeamlessPrograms(host.run_levels, bitops, names, layout, policy, upscale)
+            self._halo = host.plan.halo
+        else:
+            hosts = [HostNetwork(level.program(network), threads) for level in self.levels]
+            bodies = LevelBodies([host.run for host in hosts], bitops)
+            self._programs = PatchPrograms(bodies, names, layout, policy, upscale)
+            self._halo = hosts[0].plan.halo
 
     @property
     def halo(self) -> int:
         """LR pixels around a region that its outputs depend on; `Layout.exact` takes it."""
-        return self._hosts[0].plan.halo
+        return self._halo
 
     def run(self, image: NDArray[np.uint8]) -> PatchResult:
         """Upscale uint8 [H, W, 3] patch by patch."""
         return self._programs.run(image)
-
-
-def patch_reports(names: Sequence[str], patches: Sequence[Tile], decisions: Decisions) -> tuple[PatchReport, ...]:
-    """What was decided, patch by patch, with the names of the levels."""
-    return tuple(
-        PatchReport(
-            patch.output,
-            decisions.levels[index],
-            names[decisions.levels[index]],
-            None if decisions.clusters is None else decisions.clusters[index],
-            None if decisions.references is None else decisions.references[index],
-        )
-        for index, patch in enumerate(patches)
-    )
 
 
 def level_bitops(network: CalibratedNetwork, levels: Sequence[Level], height: int, width: int) -> list[int]:
@@ -189,9 +171,15 @@ def level_bitops(network: CalibratedNetwork, levels: Sequence[Level], height: in
 
 
 def patch_bitops(
-    network: CalibratedNetwork, levels: Sequence[Level], patches: Sequence[Tile], decisions: Decisions
+    network: CalibratedNetwork,
+    levels: Sequence[Level],
+    layout: Layout,
+    patches: Sequence[Tile],
+    decisions: Decisions,
 ) -> int:
     """BitOPs of the patches' bodies, overlap included."""
+    if layout.seamless:
+        return seamless_bitops(partial(level_bitops, network, levels), patches, decisions)
     box = patches[0].input
     by_level = level_bitops(network, levels, box.bottom - box.top, box.right - box.left)
     return sum(by_level[level] for level in decisions.levels)

@@ -13,7 +13,8 @@ from qsearch.integer.lowering import lower
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.decisions import Decisions, Policy
 from qsearch.patches.deployed import DeployedRefER, grid_of
-from qsearch.patches.execute import Level, PatchPrograms, PatchResult, level_bitops
+from qsearch.patches.execute import Level, PatchPrograms, level_bitops
+from qsearch.patches.patched import PatchResult
 from qsearch.patches.referenced import ReferencedTwin
 from qsearch.patches.referenced_bodies import ReferencedBodies, Repair, refer_bitops
 from qsearch.patches.segments import Executor, Segment, compiled, cut, whole

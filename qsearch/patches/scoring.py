@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsearch.compile.host import HostNetwork
+from qsearch.compile.host_levels import LevelNetwork
 from qsearch.images import Pair, Tile
+from qsearch.integer.levels import lower_levels
 from qsearch.metrics import luma
 from qsearch.network import CalibratedNetwork
 from qsearch.patches.classifier import Classifier
@@ -19,8 +22,9 @@ from qsearch.patches.errors import psnr_of, squared_error
 from qsearch.patches.execute import Level, level_bitops
 from qsearch.patches.ranges import OwnRanges
 from qsearch.patches.rule import EdgeRule
-from qsearch.patches.setting import CLUSTERS, SMOOTH, Setting, Whole
-from qsearch.patches.split import Layout, overwork
+from qsearch.patches.seamless import seamless_bitops
+from qsearch.patches.setting import CLUSTERS, RELATIVE, SMOOTH, Setting, Whole
+from qsearch.patches.split import Layout, level_map, overwork
 
 _WHOLE = Layout(1 << 20)
 """Any image is one patch of it."""
@@ -43,9 +47,10 @@ class PatchScorer:
     """Measures settings and whole images of one network on image pairs, on the compiled integer kernels.
 
     Of an upscaled patch only its squared error is kept, 8 bytes in memory for as long as the scorer lives: PSNR of
-    cropped patches is a sum over them. Classifiers are kept in `folder`, because their training is no integer
-    arithmetic. `levels` are the allocations; those with trained parameters keep these, whatever the setting's ranges.
-    Policies and ranges come from `lr_images`, uint8 [H, W, 3]. Not for concurrent calls.
+    cropped patches is a sum over them. Seamless settings run whole images, each setting anew. Classifiers are kept in
+    `folder`, because their training is no integer arithmetic. `levels` are the allocations; those with trained
+    parameters keep these, whatever the setting's ranges. Policies and ranges come from `lr_images`, uint8 [H, W, 3].
+    Not for concurrent calls.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class PatchScorer:
         self._folder, self._largest, self._threads, self._seed = folder, Layout(largest), threads, seed
         self._originals = [luma(pair.hr) for pair in pairs]
         self._host: HostNetwork | None = None
+        self._seamless: tuple[tuple[Any, ...], LevelNetwork] | None = None
+        """The last one that ran, and the levels that it is of."""
         self._errors: dict[Any, list[NDArray[np.float64]]] = {}
         self._kept: dict[Any, Any] = {}
 
@@ -104,7 +111,7 @@ class PatchScorer:
         if setting.policy != CLUSTERS:
             share = 1 - setting.share if setting.policy == SMOOTH else setting.share
             calibrate: Callable[[], EdgeRule] = lambda: EdgeRule.calibrate(  # noqa: E731
-                self.lr_images, setting.layout, [share]
+                self.lr_images, setting.layout, [share], setting.policy == RELATIVE
             )
             return self._once(("edges", setting.decided), calibrate)
         name = f"{setting.patch}-{setting.classes}"  # textures do not depend on the overlap
@@ -148,19 +155,26 @@ class PatchScorer:
         return [(name, (setting.decided, index) if own else None) for index, name in enumerate(setting.levels)]
 
     def _metrics(self, made: Configuration, keys: Sequence[Any], high: str) -> dict[str, float]:
-        for index, (level, key) in enumerate(zip(made.levels, keys, strict=True)):
-            self._fill(level, made, index, (made.layout, key))
+        if made.layout.seamless:
+            self._run_seamless(made, keys)
+        else:
+            for index, (level, key) in enumerate(zip(made.levels, keys, strict=True)):
+                self._fill(level, made, index, (made.layout, key))
         upscale, rows = self.network.model.upscale, []
         for number, pair in enumerate(self.pairs):
             patches, decisions = self._split(pair, made.layout), made.decisions[number]
-            errors = [self._errors[made.layout, keys[level]][number] for level in range(len(keys))]
-            error = sum(float(errors[level][index]) for index, level in enumerate(decisions.levels))
             height, width = pair.lr.shape[:2]
-            box = patches[0].input
-            each = self._bitops(made.levels, box.bottom - box.top, box.right - box.left)
-            bitops = sum(each[level] for level in decisions.levels) + made.policy.bitops(patches)
+            if made.layout.seamless:
+                error, work = float(self._errors[self._seamless_key(made, keys)][number][0]), 1.0
+                bitops = seamless_bitops(partial(self._bitops, made.levels), patches, decisions)
+            else:
+                errors = [self._errors[made.layout, keys[level]][number] for level in range(len(keys))]
+                error = sum(float(errors[level][index]) for index, level in enumerate(decisions.levels))
+                box, work = patches[0].input, overwork(patches, height, width)
+                each = self._bitops(made.levels, box.bottom - box.top, box.right - box.left)
+                bitops = sum(each[level] for level in decisions.levels)
             quality = psnr_of(error, height * upscale, width * upscale, upscale)
-            rows.append((quality, bitops, overwork(patches, height, width)))
+            rows.append((quality, bitops + made.policy.bitops(patches), work))
         psnr_y_db, mean_bitops, work = (float(value) for value in np.mean(rows, axis=0))
         counted = [made.levels[level].name == high for found in made.decisions for level in found.levels]
         return {
@@ -169,6 +183,26 @@ class PatchScorer:
             "high_share": sum(counted) / len(counted),
             "overwork": work,
         }
+
+    def _seamless_key(self, made: Configuration, keys: Sequence[Any]) -> Any:
+        return made.layout, tuple(keys), tuple(decisions.levels for decisions in made.decisions)
+
+    def _run_seamless(self, made: Configuration, keys: Sequence[Any]) -> None:
+        """The error of every image as a whole: a patch's depends on the levels of its neighbours."""
+        key = self._seamless_key(made, keys)
+        if key in self._errors:
+            return
+        if self._seamless is None or self._seamless[0] != tuple(keys):
+            program = lower_levels([level.version(self.network) for level in made.levels])
+            self._seamless = tuple(keys), LevelNetwork(program, self._threads)
+        network, found, upscale = self._seamless[1], [], self.network.model.upscale
+        for number, (pair, decisions) in enumerate(zip(self.pairs, made.decisions, strict=True)):
+            size = pair.lr.shape[:2]
+            (image,) = _WHOLE.split(*size)
+            levels = level_map(self._split(pair, made.layout), decisions.levels, *size)
+            result = network.run_levels(np.ascontiguousarray(pair.lr), levels)
+            found.append(np.array([squared_error(result, image, self._originals[number], upscale, upscale)]))
+        self._errors[key] = found
 
     def _fill(self, level: Level, made: Configuration, index: int, key: Any) -> None:
         """Upscale the patches that are at the level and whose errors are not known."""

@@ -9,25 +9,27 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import Trial
 
 from qsearch.errors import QsearchError
-from qsearch.patches.split import Layout
+from qsearch.patches.split import Layout, Merge
 
-EDGES, SMOOTH, CLUSTERS = "edges", "smooth", "clusters"
-POLICIES = (EDGES, SMOOTH, CLUSTERS)
-"""Which patches get the high allocation: those of strong edges, the smooth ones, or references of clusters."""
+EDGES, RELATIVE, SMOOTH, CLUSTERS = "edges", "relative", "smooth", "clusters"
+POLICIES = (EDGES, RELATIVE, SMOOTH, CLUSTERS)
+"""Which patches get the high allocation: those of strong edges, of edges that are strong in their image (see `rule`),
+the smooth ones, or references of clusters."""
 OWN, COMMON = "own", "common"
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WHOLE = "whole"
 """The parameter of a trial of whole images."""
-Value = str | int | float
+Value = str | int | float | None
 Params = dict[str, Value]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Patches at two allocations; merged by cropping."""
+    """Patches at two allocations; merged by cropping, or seamless."""
 
     patch: int
-    overlap: int
+    overlap: int | None
+    """None where patches are seamless."""
     policy: str
     """One of `POLICIES`."""
     classes: int
@@ -43,7 +45,7 @@ class Setting:
     @property
     def layout(self) -> Layout:
         """How images are split."""
-        return Layout(self.patch, self.overlap)
+        return layout_of(self.patch, self.overlap)
 
     @property
     def levels(self) -> tuple[str, str]:
@@ -71,7 +73,8 @@ class PatchSpace:
     """
 
     patches: tuple[int, ...]
-    overlaps: tuple[int, ...]
+    overlaps: tuple[int | None, ...]
+    """None stands for seamless patches."""
     policies: tuple[str, ...]
     classes: tuple[int, ...]
     levels: tuple[str, ...]
@@ -90,7 +93,7 @@ class PatchSpace:
                     raise QsearchError(f"{name} of a search of patches are {', '.join(known)}, not {value!r}")
         for patch in self.patches:
             for overlap in self.overlaps:
-                Layout(patch, overlap)
+                layout_of(patch, overlap)
         if min(self.classes) < 2:
             raise QsearchError(f"clusters need at least 2 classes of texture, not {min(self.classes)}")
 
@@ -137,13 +140,19 @@ class PatchSpace:
         found: list[Params] = []
         for high, low in pairwise(self.levels):
             for policy in self.policies:
-                params: Params = {"patch": max(self.patches), "overlap": min(self.overlaps), "policy": policy}
+                least = min(self.overlaps, key=lambda overlap: -1 if overlap is None else overlap)
+                params: Params = {"patch": max(self.patches), "overlap": least, "policy": policy}
                 if policy == CLUSTERS:
                     params["classes"] = self.classes[0]
                 share = min(self.shares, key=lambda share: abs(share - 0.5))
                 ranges = COMMON if COMMON in self.ranges else OWN
                 found.append({**params, "share": share, "high": high, "low": low, "ranges": ranges})
         return found
+
+
+def layout_of(patch: int, overlap: int | None, merge: Merge = "crop") -> Layout:
+    """Patches with an overlap, merged by `merge`, or seamless ones (None); `QsearchError` for impossible sizes."""
+    return Layout(patch, 0, "seamless") if overlap is None else Layout(patch, overlap, merge)
 
 
 def setting_of(params: Mapping[str, Any]) -> Setting:

@@ -1,4 +1,4 @@
-"""Splitting an image into patches of one size and merging the upscaled patches, exactly or by an integer average."""
+"""Splitting an image into patches of one size; merging the upscaled ones, exactly or by an integer average."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qsearch.errors import QsearchError
 from qsearch.images import Box, Tile, tiles
 
-Merge = Literal["crop", "average"]
+Merge = Literal["crop", "average", "seamless"]
 Image = NDArray[np.uint8]
 
 
@@ -21,7 +21,9 @@ class Layout:
 
     `crop` drops half of the overlap at every border that is not the image's: the outputs partition the image, and where
     the half is at least the network's halo the result has the bytes of the whole image (networks without strides).
-    `average` keeps everything and takes the mean where patches overlap. Raises `QsearchError` for impossible sizes.
+    `average` keeps everything and takes the mean where patches overlap. `seamless` patches partition the image and are
+    never apart: every layer runs on the whole image, each patch at its bits, and reads true neighbours, so that there
+    is nothing to merge and no overlap. Raises `QsearchError` for impossible sizes.
     """
 
     patch: int
@@ -29,12 +31,19 @@ class Layout:
     merge: Merge = "crop"
 
     def __post_init__(self) -> None:
-        if self.merge not in ("crop", "average"):
-            raise QsearchError(f"patches are merged by crop or average, not {self.merge!r}")
+        if self.merge not in ("crop", "average", "seamless"):
+            raise QsearchError(f"patches are seamless or merged by crop or average, not {self.merge!r}")
+        if self.seamless and self.overlap:
+            raise QsearchError(f"seamless patches read their neighbours: they have no overlap of {self.overlap} pixels")
         if not 0 <= self.overlap < self.patch:
             raise QsearchError(f"an overlap of {self.overlap} pixels does not fit patches of {self.patch}: use less")
         if self.merge == "crop" and self.overlap % 2:
             raise QsearchError(f"an overlap of {self.overlap} pixels cannot be cropped by halves: use an even number")
+
+    @property
+    def seamless(self) -> bool:
+        """Whether patches read their neighbours, layer by layer."""
+        return self.merge == "seamless"
 
     @staticmethod
     def exact(output: int, halo: int) -> "Layout":
@@ -49,7 +58,7 @@ class Layout:
         if min(height, width) < 1:
             raise QsearchError(f"cannot split an image of {width}x{height} pixels")
         sides = self._side(height), self._side(width)
-        if self.merge == "crop":
+        if self.merge != "average":
             return list(tiles(height, width, sides, self.overlap // 2))
         rows, columns = (self._intervals(size, side) for size, side in zip((height, width), sides, strict=True))
         boxes = [Box(top, left, bottom, right) for (top, bottom), (left, right) in product(rows, columns)]
@@ -69,13 +78,21 @@ class Layout:
 
 
 def overwork(patches: Sequence[Tile], height: int, width: int) -> float:
-    """Pixels that are computed for each pixel of the image; 1 without overlap."""
+    """Pixels that are computed for each pixel of the image by patches that run apart; 1 without overlap."""
     return sum(area(patch.input) for patch in patches) / (height * width)
 
 
 def area(box: Box) -> int:
     """Pixels of a box."""
     return (box.bottom - box.top) * (box.right - box.left)
+
+
+def level_map(patches: Sequence[Tile], levels: Sequence[int], height: int, width: int) -> Image:
+    """The level of every pixel, uint8 [height, width], from that of every patch; their outputs partition the image."""
+    found = np.zeros((height, width), np.uint8)
+    for patch, level in zip(patches, levels, strict=True):
+        found[patch.output.slices] = level
+    return found
 
 
 def gather(image: Image, patches: Iterable[Tile]) -> list[Image]:

@@ -1,4 +1,7 @@
-"""A level of a configuration of patches on disk: its allocation and its integer program, whole or in segments."""
+"""A level of a configuration of patches on disk: its allocation and its integer program, whole or in segments.
+
+Seamless levels are in one program together, and none has its own.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ class StoredLevel:
     name: str
     allocation: Allocation
     segments: tuple[Segment, ...]
-    """Its integer program: one, or with RefER as many as there are parts between repairs."""
+    """Its integer program: one, or with RefER as many as there are parts between repairs; none where it is seamless."""
     bitops_per_pixel: int
     """Of one LR pixel, RefER not counted."""
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from subjects import CLASSES, LAYOUT, SET, SETS, UPSCALE, Subject
+from subjects import CLASSES, LAYOUT, SEAMLESS, SET, SETS, UPSCALE, Subject
 
 from qsearch.commands.search import search_run
 from qsearch.compile.host import HostNetwork
@@ -29,12 +29,15 @@ from qsearch.search import front, load_history
 
 BITS = "8-7-6-5-4-3"
 PAIRS = ("8-4", "8-3", "6-3", "6-4")
-NEAR = ("6-5", "5-4")
+NEAR = ("7-6", "7-5", "6-5", "5-4")
 """Near widths: where the oracle says that patches may win."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 OWN_SHARES = (0.25, 0.5, 0.75)
-LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 2))
-SEAM_LAYOUTS, SEAM_BITS = (LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16)), "8-4"
+LAYOUTS = (SEAMLESS, Layout(32, 4), LAYOUT, Layout(96, 2))
+SEAM_LAYOUTS = (SEAMLESS, LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16))
+SEAM_BITS = "8-4"
+ORACLES = (SEAMLESS, LAYOUT)
+"""Layouts that are also decided with the originals in hand."""
 DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
 TRIALS, SEARCH_IMAGES, FRONT_POINTS = 120, 16, 12
 
@@ -71,24 +74,31 @@ def _of_set(subject: Subject, name: str, searched: list[Level]) -> dict[str, Any
     for layout in LAYOUTS:
         for pair in (*PAIRS, *NEAR):
             for policy in POLICIES:
-                rows[f"{pair}, {policy}, {layout.patch}"] = [
+                rows[f"{pair}, {policy}, {layout_name(layout)}"] = [
                     _point(scorer, _setting(layout, pair, policy, share)) for share in SHARES
                 ]
     if name == SET:
-        bank = PatchBank(network, levels, LAYOUT, pairs)
-        for pair in (*PAIRS, *NEAR):
-            rows[f"{pair}, edges with own ranges, {LAYOUT.patch}"] = [
-                _point(scorer, _setting(LAYOUT, pair, EDGES, share, own=True)) for share in OWN_SHARES
-            ]
-            rows[f"{pair}, oracle, {LAYOUT.patch}"] = [
-                bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in SHARES
-            ]
+        for layout in ORACLES:
+            bank = PatchBank(network, levels, layout, pairs)
+            for pair in (*PAIRS, *NEAR):
+                rows[f"{pair}, edges with own ranges, {layout_name(layout)}"] = [
+                    _point(scorer, _setting(layout, pair, EDGES, share, own=True)) for share in OWN_SHARES
+                ]
+                rows[f"{pair}, oracle, {layout_name(layout)}"] = [
+                    bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in SHARES
+                ]
     return _compared(static, found, rows) | {"protocol": f"Y, {UPSCALE} px cropped", "images": len(pairs)}
 
 
 def _setting(layout: Layout, pair: str, policy: str, share: float, own: bool = False) -> Setting:
     high, low = pair.split("-")
-    return Setting(layout.patch, layout.overlap, policy, CLASSES if policy == CLUSTERS else 0, share, high, low, own)
+    overlap = None if layout.seamless else layout.overlap
+    return Setting(layout.patch, overlap, policy, CLASSES if policy == CLUSTERS else 0, share, high, low, own)
+
+
+def layout_name(layout: Layout) -> str:
+    """What a row or a column of the page says of it."""
+    return f"{layout.patch} px seamless" if layout.seamless else f"{layout.patch} px"
 
 
 def _point(scorer: PatchScorer, setting: Setting) -> CurvePoint:
@@ -150,5 +160,10 @@ def seams(subject: Subject) -> dict[str, dict[str, float]]:
                 seam_excess(patched.run(pair.lr).image, result, layout.split(*pair.lr.shape[:2]), UPSCALE)
                 for pair, result in zip(pairs, wholes, strict=True)
             ]
-            found.setdefault(f"{layout.patch}, {layout.overlap}", {})[name] = sum(excess) / len(excess)
+            found.setdefault(seam_name(layout), {})[name] = sum(excess) / len(excess)
     return found
+
+
+def seam_name(layout: Layout) -> str:
+    """The key of a layout among seams."""
+    return layout_name(layout) if layout.seamless else f"{layout.patch}, {layout.overlap}"

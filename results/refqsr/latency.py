@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from subjects import LAYOUT, Subject
+from subjects import LAYOUT, SEAMLESS, Subject
 from trained import CONTROLS, PATCHES, WIDTHS, twin_of
 
 from qsearch.allocation import uniform
@@ -67,12 +67,12 @@ def _configurations(subject: Subject, iterations: int, console: Console) -> dict
     """What makes the stored patches, by name."""
     network = subject.network
 
-    def by_edges(layout: Layout) -> StoredPatches:
-        rule = EdgeRule.calibrate(subject.images, layout, [0.5])
-        return StoredPatches.of(network, levels_of(network, "8-4"), layout, rule)
+    def by_edges(layout: Layout, bits: str = "8-4", relative: bool = False) -> StoredPatches:
+        rule = EdgeRule.calibrate(subject.images, layout, [0.5], relative)
+        return StoredPatches.of(network, levels_of(network, bits), layout, rule)
 
-    def by_clusters() -> StoredPatches:
-        return StoredPatches.of(network, levels_of(network, "8-4"), LAYOUT, replace(subject.clustering, share=0.25))
+    def by_clusters(layout: Layout) -> StoredPatches:
+        return StoredPatches.of(network, levels_of(network, "8-4"), layout, replace(subject.clustering, share=0.25))
 
     def by_refer() -> StoredPatches:
         twin = twin_of(subject, max(WIDTHS), CONTROLS[-1], iterations, console)
@@ -82,7 +82,10 @@ def _configurations(subject: Subject, iterations: int, console: Console) -> dict
     return {
         f"8-4 by edges, {LAYOUT.patch}": lambda: by_edges(LAYOUT),
         f"8-4 by edges, {LARGE.patch}": lambda: by_edges(LARGE),
-        f"8-4 by clusters, {LAYOUT.patch}": by_clusters,
+        f"8-4 by clusters, {LAYOUT.patch}": lambda: by_clusters(LAYOUT),
+        f"8-4 by edges, seamless {SEAMLESS.patch}": lambda: by_edges(SEAMLESS),
+        f"8-4 by clusters, seamless {SEAMLESS.patch}": lambda: by_clusters(SEAMLESS),
+        f"6-5 relative, seamless {SEAMLESS.patch}": lambda: by_edges(SEAMLESS, "6-5", relative=True),
         f"8-{max(WIDTHS)} with RefER, {PATCHES.patch}": by_refer,
     }
 

@@ -3,9 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
-from curves import DROP_DB, LAYOUT, LAYOUTS, NEAR, PAIRS, SEAM_BITS, SEAM_LAYOUTS, USEFUL_DROP_DB
-from subjects import CALIBRATION_IMAGES, CLASSES, SET, SETS
+from curves import (
+    DROP_DB,
+    LAYOUTS,
+    NEAR,
+    PAIRS,
+    SEAM_BITS,
+    SEAM_LAYOUTS,
+    SHARES,
+    USEFUL_DROP_DB,
+    layout_name,
+    seam_name,
+)
+from subjects import CALIBRATION_IMAGES, CLASSES, LAYOUT, SEAMLESS, SET, SETS
 from trained import CONTROLS, PATCHES, WIDTHS
+
+from qsearch.patches import Layout
 
 WANTED_SAVING, OVERHEAD, SEAM = 0.36, 0.15, 0.02
 STAGES = ("decision", "gather", "refer", "merge", "bodies")
@@ -22,11 +35,12 @@ the decisions and RefER. `photographs` are six larger pictures that come with sc
 ## Without training
 
 BitOPs saved against uniform W8A8 at its PSNR minus {drop} dB (between points linear along a front): uniform and
-searched bits for whole images, and two widths patch by patch, of every layout ({layouts}) and share the best. `oracle`
-knows the originals and bounds rules that decide between two widths ({patch}-pixel patches, {set}).
+searched bits for whole images, and two widths patch by patch, of every layout, rule and share the best. Patches run
+apart ({layouts}), or seamless ({seamless} px): layer by layer, with their neighbours' pixels, without overlap.
+`oracle` knows the originals and bounds rules that decide between two widths ({set}).
 
-| network | set | uniform | searched | {pair_heads} | oracle |
-|---|---|---|---|{pair_rules}|---|
+| network | set | patches | uniform | searched | {pair_heads} | oracle |
+|---|---|---|---|---|{pair_rules}|---|
 {savings}
 
 Where patches save most against whole images (uniform or searched) at their own PSNR, among settings that lose at most
@@ -36,10 +50,11 @@ Where patches save most against whole images (uniform or searched) at their own 
 |---|---|---|---|---|---|---|
 {best}
 
-The curves of all settings are in table.json. At {patch}-pixel patches, decided by edges, {set}:
+The curves of all settings are in table.json. On {set}, patches of {patch} pixels apart by edges, and seamless ones of
+{seamless} by edges relative to their image:
 
-| network | bits | {shares} |
-|---|---|{share_rules}|
+| network | bits | patches | {shares} |
+|---|---|---|{share_rules}|
 {curve}
 
 ## RefER and its controls
@@ -59,7 +74,8 @@ overhead is everything outside the bodies of the levels. Time does not depend on
 
 How much larger differences across borders of patches are than elsewhere, against the whole image at 8 bits; mean over
 the photographs, {seam_bits} by edges, and in brackets 8 bits in all patches (wanted: at most {seam:.0%}). More overlap
-removes what the patches cannot see of each other, at its price in BitOPs; what two widths do differently stays.
+removes what the patches cannot see of each other, at its price in BitOPs, and seamless patches see all of it; what two
+widths do differently stays.
 
 | network | {seam_heads} |
 |---|{seam_rules}|
@@ -85,21 +101,24 @@ def page(content: dict[str, Any]) -> str:
     sets = {name: parts["curves"]["sets"] for name, parts in networks.items() if "curves" in parts}
     timed = {name: parts["latency"] for name, parts in networks.items() if "latency" in parts}
     first = next(iter(timed.values()), {"size": (0, 0), "rounds": 0})
-    first_set = next(iter(sets.values()))[SET]
-    shares = [point["name"] for point in first_set["patches"][f"8-4, edges, {LAYOUT.patch}"]["points"]]
+    shares = [f"share {share:g}" for share in SHARES]
     return PAGE.format(
         date=content["date"], cpu=content["cpu"], calibration=CALIBRATION_IMAGES, drop=DROP_DB, useful=USEFUL_DROP_DB,
         summary="\n".join(_summary(sets)),
-        layouts=", ".join(f"{one.patch} px, overlap {one.overlap}" for one in LAYOUTS),
+        layouts=", ".join(_words(one) for one in LAYOUTS if not one.seamless), seamless=SEAMLESS.patch,
         pair_heads=" | ".join((*PAIRS, *NEAR)), pair_rules="|".join("---" for _ in (*PAIRS, *NEAR)),
         savings="\n".join(_savings(sets)), best="\n".join(_best(sets)), patch=LAYOUT.patch, set=SET,
         shares=" | ".join(shares), share_rules="|".join("---" for _ in shares), curve="\n".join(_curve(sets)),
         refer=_refer(networks) if any("trained" in parts for parts in networks.values()) else NOT_MADE,
         size="×".join(map(str, reversed(first["size"]))), rounds=first["rounds"],
         latency="\n".join(_latency(timed)), seam=SEAM, seam_bits=SEAM_BITS,
-        seam_heads=" | ".join(f"{one.patch} px, overlap {one.overlap}" for one in SEAM_LAYOUTS),
+        seam_heads=" | ".join(map(_words, SEAM_LAYOUTS)),
         seam_rules="|".join("---" for _ in SEAM_LAYOUTS), seams="\n".join(_seams(networks)),
     )  # fmt: skip
+
+
+def _words(layout: Layout) -> str:
+    return f"{layout.patch} px, " + ("seamless" if layout.seamless else f"overlap {layout.overlap}")
 
 
 def _refer(networks: dict[str, Any]) -> str:
@@ -111,13 +130,14 @@ def _refer(networks: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def _of(entry: dict[str, Any], pair: str, oracle: bool = False) -> list[float]:
-    """BitOPs at the wanted PSNR of every kind of curve of a pair."""
+def _of(entry: dict[str, Any], pair: str, oracle: bool = False, seamless: bool | None = None) -> list[float]:
+    """BitOPs at the wanted PSNR of every kind of curve of a pair, seamless ones or others or (None) both."""
     return [
         curve["bitops"]
         for name, curve in entry["patches"].items()
         if name.startswith(f"{pair}, ") and ("oracle" in name) == oracle and curve["bitops"] is not None
-    ]
+        and (seamless is None or name.endswith("seamless") == seamless)
+    ]  # fmt: skip
 
 
 def _saved(entry: dict[str, Any], bitops: float | None) -> str:
@@ -128,11 +148,13 @@ def _savings(sets: dict[str, Any]) -> Iterator[str]:
     for network, by_set in sets.items():
         for name in SETS:
             entry = by_set[name]
-            pairs = [_saved(entry, min(_of(entry, pair), default=None)) for pair in (*PAIRS, *NEAR)]
-            best = min((one for pair in (*PAIRS, *NEAR) for one in _of(entry, pair, True)), default=None)
             whole = _saved(entry, entry["uniform_bitops"]), _saved(entry, entry["searched_bitops"])
-            cells = (*whole, *pairs, _saved(entry, best) if best else "")
-            yield f"| {TITLES[network]} | {name} | {' | '.join(cells)} |"
+            for kind, seamless in (("apart", False), ("seamless", True)):
+                bits = (*PAIRS, *NEAR)
+                pairs = [_saved(entry, min(_of(entry, pair, False, seamless), default=None)) for pair in bits]
+                best = min((one for pair in bits for one in _of(entry, pair, True, seamless)), default=None)
+                cells = (*whole, *pairs, _saved(entry, best) if best else "")
+                yield f"| {TITLES[network]} | {name} | {kind} | {' | '.join(cells)} |"
 
 
 def _best_of(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -151,7 +173,7 @@ def _best(sets: dict[str, Any]) -> Iterator[str]:
             best = _best_of(by_set[name])
             if best:
                 setting, point = best
-                yield (f"| {TITLES[network]} | {name} | {setting} px | {point['name']} | {point['psnr_y_db']:.3f} "
+                yield (f"| {TITLES[network]} | {name} | {setting} | {point['name']} | {point['psnr_y_db']:.3f} "
                        f"| {100 * point['high_share']:.0f} % | {100 * point['saving']:.1f} % |")  # fmt: skip
 
 
@@ -159,9 +181,11 @@ def _curve(sets: dict[str, Any]) -> Iterator[str]:
     for network, by_set in sets.items():
         entry = by_set[SET]
         for pair in (*PAIRS, *NEAR):
-            points = entry["patches"][f"{pair}, edges, {LAYOUT.patch}"]["points"]
-            cells = [f"{p['psnr_y_db']:.3f} dB, {p['bitops'] / 1e9:.0f} G" for p in points]
-            yield f"| {TITLES[network]} | {pair} | {' | '.join(cells)} |"
+            for policy, layout in (("edges", LAYOUT), ("relative", SEAMLESS)):
+                points = entry["patches"][f"{pair}, {policy}, {layout_name(layout)}"]["points"]
+                cells = [f"{p['psnr_y_db']:.3f} dB, {p['bitops'] / 1e9:.0f} G" for p in points]
+                kind = "seamless" if layout.seamless else "apart"
+                yield f"| {TITLES[network]} | {pair} | {kind} | {' | '.join(cells)} |"
 
 
 def _summary(sets: dict[str, Any]) -> Iterator[str]:
@@ -175,10 +199,10 @@ def _summary(sets: dict[str, Any]) -> Iterator[str]:
            f"{len(entries)}.")  # fmt: skip
     if len(beaten) < len(entries):
         yield (
-            "Where they do not, the reasons are: the overlap is computed twice (a factor of 1.31 at 32 pixels, 1.19 at "
-            "48), BitOPs fall with the square of the bits while the error rises slowly down to 5 bits and fast below, "
-            "so that a mixture of 8 and 3 or 4 bits costs more than 5 or 6 everywhere, and the oracle shows that even "
-            "a perfect rule gains little over that."
+            "Where they do not, the reasons are: patches apart compute their overlap twice (a factor of 1.31 at 32 "
+            "pixels, 1.19 at 48), which seamless ones do not; and BitOPs fall with the square of the bits while the "
+            "error rises slowly down to 5 bits and fast below, so that a mixture of 8 and 3 or 4 bits costs more than "
+            "5 or 6 everywhere, even where an oracle decides."
         )
 
 
@@ -230,6 +254,6 @@ def _seams(networks: dict[str, Any]) -> Iterator[str]:
     for network, parts in networks.items():
         if "curves" in parts:
             found = parts["curves"]["seams"]
-            by_layout = [found[f"{one.patch}, {one.overlap}"] for one in SEAM_LAYOUTS]
+            by_layout = [found[seam_name(one)] for one in SEAM_LAYOUTS]
             cells = [f"{one[SEAM_BITS]:+.1%} ({one['8']:+.1%})" for one in by_layout]
             yield f"| {TITLES[network]} | {' | '.join(cells)} |"

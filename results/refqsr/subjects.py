@@ -22,6 +22,7 @@ SETS = ("Set14", "B100", "photographs")
 SET = SETS[0]
 CALIBRATION_IMAGES, CLASSES = 32, 8
 LAYOUT = Layout(48, 4)
+SEAMLESS = Layout(32, 0, "seamless")
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,20 @@ def test_networks(tmp_path: Path) -> None:
     assert used == {f"winograd:{name}" for name in PLANES}
 
 
+@pytest.mark.parametrize("name", PLANES)
+def test_images_narrower_than_a_row_of_tiles(name: str, tmp_path: Path) -> None:
+    """What a tile takes of such an image is a copy: LLVM must not find that nobody reads it."""
+
+    def choose(spec: ConvSpec, isa: str, conv: packing.Convolution) -> ConvSpec:
+        forms = [form for form in kernels.candidates(spec, isa, conv) if form.algorithm == f"winograd:{name}"]
+        return forms[0] if forms else kernels.plain(spec, isa, conv)
+
+    for channels in (32, 64):
+        program = build_program([low(channels), low(channels), low(channels, skips=1), Layer(3)], seed=4)
+        network = HostNetwork(program, isa=BEST, cache=tmp_path, choose=choose)
+        assert_same_bytes(program, network, [(4, 8), (9, 9), (2, 15)])
+
+
 @pytest.mark.parametrize("isa", [isa for isa in ISAS[1:] if isa in kernels.ISAS])
 def test_other_instruction_sets(isa: str, tmp_path: Path) -> None:
     program = build_program(ODD, seed=2)

@@ -28,6 +28,33 @@ def textures(height: int = 48, width: int = 48, side: int = 16) -> NDArray[np.ui
     return np.where(busy, noise, 90).astype(np.uint8)
 
 
+class Wide(nn.Module):
+    """A residual block of enough channels for every kernel form (upscale 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.up = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 12, 3, padding=1)
+        self.first, self.second = (nn.Conv2d(32, 32, 3, padding=1) for _ in range(2))
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = self.head(x)
+        return self.shuffle(self.up(self.second(torch.relu(self.first(head))) + head))
+
+
+def wide_model() -> nn.Module:
+    """`Wide` with seeded weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Wide()
+
+
+@cache
+def wide() -> CalibratedNetwork:
+    """The network of many channels, calibrated."""
+    return CalibratedNetwork.make(load(f"{__file__}:wide_model"), random_images(3, 64, 64))
+
+
 class Joined(nn.Module):
     """Three residual blocks, whose outputs are joined, and a global skip (upscale 2)."""
 

@@ -30,6 +30,7 @@ from qsearch.target import load_target
 from tests.patches.networks import joined, textures, tiny
 from tests.small_networks import random_images
 
+SEAMLESS = Layout(16, 0, "seamless")
 _FOLDER = tempfile.TemporaryDirectory(prefix="qsearch-patches-")
 
 
@@ -58,6 +59,19 @@ def clusters(reading: Reading = "A", share: float | None = None) -> StoredPatche
     """Two levels by clusters, averaged."""
     policy = Clustering(classifier(), reading, share)
     return StoredPatches.of(tiny(), levels_of(tiny(), "8-4"), Layout(18, 7, "average"), policy)
+
+
+@cache
+def seamless() -> StoredPatches:
+    """Three levels by edges, which read their neighbours."""
+    return StoredPatches.of(tiny(), levels_of(tiny(), "8-5-3"), SEAMLESS, EdgeRule((20000, 8000)))
+
+
+@cache
+def seamless_clusters() -> StoredPatches:
+    """Two levels by clusters, which read their neighbours, of a network that joins values."""
+    policy = Clustering(classifier(), share=0.3)
+    return StoredPatches.of(joined(), levels_of(joined(), "8-4"), SEAMLESS, policy)
 
 
 @cache
@@ -97,6 +111,18 @@ def edges_artefact() -> Path:
 def clusters_artefact() -> Path:
     """The artefact of `clusters`, named `clusters`. Do not change it: copy it first."""
     return _artefact("clusters", clusters())
+
+
+@cache
+def seamless_artefact() -> Path:
+    """The artefact of `seamless`, named `seamless`. Do not change it: copy it first."""
+    return _artefact("seamless", seamless())
+
+
+@cache
+def seamless_clusters_artefact() -> Path:
+    """The artefact of `seamless_clusters`, named `joined`. Do not change it: copy it first."""
+    return _artefact("joined", seamless_clusters())
 
 
 @cache

@@ -39,6 +39,7 @@ def test_the_artefact_and_this_process_give_the_same_picture(work: Path, tmp_pat
     here = succeed("upscale", photo, "--patches", work / "patches", "-o", tmp_path / "a.png", "--show-bits", bits)
     assert (here["height"], here["width"]) == (80, 112)
     assert set(here["patches"]) == {"8", "3"}
+    assert StoredPatches.load(work / "patches").layout.seamless, "by default"
     assert read_image(bits).shape == (80 + 22, 112, 3)
     made = succeed("compile", work / "patches", "--out", tmp_path / "artefact", "--name", "net")
     assert made["psnr_y_db"] > 0
@@ -78,7 +79,7 @@ def test_refer_is_trained_scored_and_stored(work: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--policy", "dice"), "--policy must be edges or clusters"),
+        (("--policy", "dice"), "--policy must be edges, relative or clusters"),
         (("--levels", "9-4"), "not of the form 8-4"),
         (("--patch", 8, "--overlap", 8), "does not fit patches of 8"),
         (("--overlap", 3), "use an even number"),
@@ -87,6 +88,12 @@ def test_refer_is_trained_scored_and_stored(work: Path, tmp_path: Path) -> None:
         (("--refer", 1, "--train", "absent", "--policy", "clusters", "--levels", "8-6-4"), "RefER needs two levels"),
         (("--refer", 9, "--train", "absent", "--policy", "clusters"), "fewer than 9 blocks"),
         (("--merge", "blend"), "--merge must be crop or average"),
+        (("--merge", "crop", "--overlap", "none"), "seamless patches leave nothing to merge"),
+        (("--overlap", "some"), "--overlap is none or a number of pixels"),
+        (
+            ("--refer", 1, "--train", "absent", "--policy", "clusters", "--overlap", "none"),
+            "every patch runs by itself",
+        ),
         (("--share", "much"), "no list of numbers"),
         (("--share", "0.2,0.2"), "a number for each of 2 levels but the last"),
         (("--share", "2"), "shares of the levels"),

@@ -5,7 +5,7 @@ import numpy as np
 from qsearch.images import Box
 from qsearch.patches import Layout
 from qsearch.patches.draw import LEGEND_PX, draw_bits, legend
-from qsearch.patches.execute import PatchReport, PatchResult
+from qsearch.patches.patched import PatchReport, PatchResult
 from qsearch.patches.seams import seam_excess
 from tests.small_networks import random_images
 

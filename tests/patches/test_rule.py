@@ -7,6 +7,7 @@ import pytest
 
 from qsearch.errors import QsearchError
 from qsearch.patches import EdgeRule, Layout, edge_score
+from qsearch.patches.rule import relative_scores
 from tests.patches.networks import textures
 from tests.small_networks import random_images
 
@@ -40,7 +41,22 @@ def test_busy_patches_get_the_high_level() -> None:
     assert rule.bitops(LAYOUT.split(48, 48)) == 48 * 48 * 8 * 64
 
 
+def test_relative_to_its_image_an_edge_counts_more_where_there_are_few() -> None:
+    calm, busy = textures(96, 96) // 2 + 60, textures(96, 96)
+    rule = EdgeRule.calibrate([calm, busy], LAYOUT, [0.3], relative=True)
+    shares = [rule.decide(image, LAYOUT.split(96, 96)).shares(2)[0] for image in (calm, busy)]
+    assert shares[0] > shares[1]
+    patches = LAYOUT.split(96, 96)
+    absolute = EdgeRule.calibrate([calm, busy], LAYOUT, [0.3])
+    assert absolute.decide(calm, patches).shares(2)[0] < absolute.decide(busy, patches).shares(2)[0]
+    assert relative_scores([300, 100]) == [(((score << 20) // 200) << 20) // 200**2 for score in (300, 100)]
+    assert relative_scores([0, 0]) == [0, 0]
+    assert 0 < max(relative_scores([261120, *[0] * 261120])) < 2**63, "the C code has 64 bits"
+
+
 def test_save_and_load(tmp_path: Path) -> None:
+    EdgeRule((5,), relative=True).save(tmp_path / "relative.json")
+    assert EdgeRule.load(tmp_path / "relative.json") == EdgeRule((5,), relative=True)
     rule = EdgeRule((900, 20))
     rule.save(tmp_path / "rule.json")
     assert EdgeRule.load(tmp_path / "rule.json") == rule

@@ -85,7 +85,7 @@ def test_savings_are_told_honestly() -> None:
     [
         ({"overlaps": (0, 16)}, "does not fit patches of 16"),
         ({"overlaps": (3,)}, "use an even number"),
-        ({"policies": ("dice",)}, "policies of a search of patches are edges, smooth, clusters"),
+        ({"policies": ("dice",)}, "policies of a search of patches are edges, relative, smooth, clusters"),
         ({"levels": ("8",)}, "at least two allocations, not 8"),
         ({"levels": ("8", "8")}, "each named once"),
         ({"classes": (1,)}, "at least 2 classes"),

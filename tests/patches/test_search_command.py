@@ -11,7 +11,7 @@ import pytest
 
 from qsearch.allocation import Allocation
 from qsearch.commands.patch_run import PatchRun
-from qsearch.patches import Clustering, StoredPatches
+from qsearch.patches import Clustering, EdgeRule, StoredPatches
 from qsearch.patches.search import load_points
 from qsearch.search import load_history
 from tests.command_line import refuse, succeed
@@ -86,6 +86,24 @@ def test_a_stored_setting_is_what_was_found(run: Path, tmp_path: Path, policy: s
     assert {entry["ranges"] for entry in made["whole_images"].values()} <= {"own", "common"}
 
 
+def test_seamless_patches_are_searched_beside_others(tmp_path: Path) -> None:
+    words = ("search-patches", TINY, "--levels", "8-4", "--patch", 16, "--overlap", "none,4", "--limit", 1,
+             "--policy", "relative", "--ranges", "common", "--out", tmp_path / "run", "--trials")  # fmt: skip
+    succeed(*words, 4)
+    succeed(*words, 9)
+    points = [point for point in load_points(tmp_path / "run" / "patches") if "overlap" in point.params]
+    assert {point.params["overlap"] for point in points} == {None, 4}
+    assert all(point.metrics["overwork"] == 1 for point in points if point.params["overlap"] is None)
+    found = next(point for point in points if point.params["overlap"] is None)
+    made = succeed("patches", "--from", tmp_path / "run", "--point", found.number, "--out", tmp_path / "out")
+    assert made["psnr"]["psnr_y_db"] == pytest.approx(found.metrics["psnr_y_db"], abs=1e-9)
+    assert made["bitops"] == found.metrics["bitops"]
+    stored = StoredPatches.load(tmp_path / "out")
+    assert stored.layout.seamless
+    assert isinstance(stored.policy, EdgeRule)
+    assert stored.policy.relative
+
+
 def test_patches_take_mixed_allocations_of_a_run(tmp_path: Path) -> None:
     static = tmp_path / "static"
     succeed("search", TINY, "--out", static, "--trials", 6, "--limit", 1, "--size", "32x32")
@@ -120,6 +138,8 @@ def test_patches_take_mixed_allocations_of_a_run(tmp_path: Path) -> None:
         ((TINY, "--trials", 5, "--patch", "big"), "--patch 'big' is no list of whole numbers"),
         ((TINY, "--trials", 5, "--overlap", "0,32"), "does not fit patches of 24"),
         ((TINY, "--trials", 5, "--objectives", "psnr_y_db,weight_bytes"), "knows the costs bitops and latency_ms"),
+        ((TINY, "--trials", 5, "--overlap", "no"), "--overlap is none or a number of pixels"),
+        ((TINY, "--trials", 5, "--overlap", "none", "--objectives", "psnr_y_db,latency_ms"), "an --overlap in pixels"),
         (("--run", "nowhere", "--trials", 5), "holds no search"),
         (("--run", "nowhere", "--trials", 5, "--levels", "8-4"), "go with a MODEL"),
     ],

@@ -11,6 +11,7 @@ path shares the products, so that it adds little code.
 from dataclasses import replace
 
 from tvm.ir import PointerType, PrimType
+from tvm.tirx import IntImm
 from tvm.tirx.script.builder import ir as T
 
 from qsearch.compile.kernels.emit import accumulator_size, likely, store, tensor
@@ -153,13 +154,14 @@ class Winograd:
 
     def _copy_patch(self, y: Expr, x: Expr) -> None:
         """Copies the data of one tile from (y, x) on; where those lie outside, those of the nearest pixels inside."""
-        channels, size = self.spec.in_channels, self.width
-        with T.serial(self._patch_rows * self._patch_columns) as pixel, T.serial(-(-channels // size)) as part:
+        channels = self.spec.in_channels
+        # Not a store: TVM tells LLVM that nothing which is stored in `patch` is read as the data of a tile.
+        copy = T.llvm_lookup_intrinsic_id("llvm.memcpy.inline.p0.p0.i64")
+        with T.serial(self._patch_rows * self._patch_columns) as pixel:
             row = T.min(y + pixel // self._patch_columns, self.size[0] - 1)
             column = T.min(x + pixel % self._patch_columns, self.size[1] - 1)
-            channel = T.Bind(T.min(part * size, channels - size))
-            value = self.source.vload([row, column, channel], f"uint8x{size}")
-            store(self.patch, [pixel * channels + channel], size, value)
+            places = T.address_of(self.patch[pixel * channels]), T.address_of(self.source[row, column, 0])
+            T.evaluate(T.call_llvm_intrin(copy, *places, T.int64(channels), IntImm("bool", 0), dtype="void"))
 
     def _transform_channels(self, data: Expr, pitch: Expr, tile: Expr, channel: Expr) -> None:
         channels, size, vertical = self.spec.in_channels, self.width, self.plane.vertical

@@ -17,6 +17,7 @@ struct QS_NAME(context) {
   double *step_ms; /* where the time of every step is added, or NULL */
 #ifdef QS_NUM_LEVELS
   double *stage_ms; /* the same for the stages of patches.c */
+  const struct qs_work *work; /* the patches that seamless.c runs */
 #endif
   int first_step, end_step; /* what qs_run runs: of a network for patches, the steps of one level */
   DLTensor buffers[QS_NUM_BUFFERS];
@@ -43,19 +44,29 @@ static void qs_set_error(const char *const *parts, int num_parts) {
   pthread_mutex_unlock(&context->error_lock);
 }
 
-static int qs_call(qs_context *context, const qs_step *step) {
+/* A step's kernel on `buffers`, in the order of its arguments, or where NULL on those of the context. */
+static int qs_call_kernel(qs_context *context, const qs_step *step, DLTensor *buffers) {
   TVMFFIAny arguments[QS_MAX_ARGS], result = {0};
   int count = step->num_buffers + step->num_params;
   for (int a = 0; a < count; a++) {
     int index = step->arguments[a];
     arguments[a] = (TVMFFIAny){.type_index = QS_TYPE_DLTENSOR};
-    arguments[a].v_ptr = a < step->num_buffers ? &context->buffers[index] : &context->params[index];
+    arguments[a].v_ptr = a >= step->num_buffers ? &context->params[index]
+                         : buffers              ? &buffers[a]
+                                                : &context->buffers[index];
   }
-  context->error[0] = 0;
-  if (step->kernel(NULL, arguments, count, &result) == 0) return 0;
+  return step->kernel(NULL, arguments, count, &result);
+}
+
+static int qs_kernel_failed(qs_context *context, const qs_step *step) {
   char reason[128];
   qs_format(reason, sizeof reason, "%s", context->error);
   return qs_fail(context, QS_KERNEL_FAILED, "kernel %s failed: %s", step->name, reason);
+}
+
+static int qs_call(qs_context *context, const qs_step *step) {
+  context->error[0] = 0;
+  return qs_call_kernel(context, step, NULL) ? qs_kernel_failed(context, step) : 0;
 }
 
 static double qs_now_ms(void) {
@@ -86,22 +97,26 @@ static int qs_bind(qs_context *context, const uint8_t *input, int64_t height, in
   return 0;
 }
 
-/* One whole image, as qs_bind takes it. */
-static int qs_run(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
-                  uint8_t *arena) {
+/* One step on the buffers as they are. */
+static int qs_run_step(qs_context *context, int i) {
+  const int input = qs_steps[i].arguments[0];
+  qs_pool_plan(&context->pool, context->shapes[input][0] - 2 * qs_buffers[input].border);
+  double start = context->step_ms ? qs_now_ms() : 0;
+  int status = qs_call(context, &qs_steps[i]);
+  if (context->step_ms) context->step_ms[i] += qs_now_ms() - start;
+  return status;
+}
+
+/* One whole image, as qs_bind takes it. Seamless patches that no classifier decides about do without. */
+static inline int qs_run(qs_context *context, const uint8_t *input, int64_t height, int64_t width, uint8_t *output,
+                         uint8_t *arena) {
   int status = qs_bind(context, input, height, width, output, arena);
   if (status) return status;
   void *previous = qs_thread_owner;
   qs_scratch *previous_scratch = qs_thread_scratch;
   qs_thread_owner = context;
   qs_thread_scratch = context->pool.scratch;
-  for (int i = context->first_step; i < context->end_step && status == 0; i++) {
-    const int input_buffer = qs_steps[i].arguments[0];
-    qs_pool_plan(&context->pool, context->shapes[input_buffer][0] - 2 * qs_buffers[input_buffer].border);
-    double start = context->step_ms ? qs_now_ms() : 0;
-    status = qs_call(context, &qs_steps[i]);
-    if (context->step_ms) context->step_ms[i] += qs_now_ms() - start;
-  }
+  for (int i = context->first_step; i < context->end_step && status == 0; i++) status = qs_run_step(context, i);
   qs_thread_owner = previous;
   qs_thread_scratch = previous_scratch;
   return status;

@@ -1,4 +1,5 @@
 /* Patches that have nothing to do with each other. */
+#include "merge.c"
 
 /* Patch `index`, at the level whose steps are chosen. */
 static int qs_upscale_patch(qs_context *context, const uint8_t *image, const qs_work *work, int64_t index,

@@ -1,9 +1,9 @@
 /* An image patch by patch, each at the level that is decided for it. The generated file says how the image is split
- * (split.c), which of edges.c and clusters.c decides, and which of levels.c and refer.c upscales the patches.
+ * (split.c), which of edges.c and clusters.c decides, and which of levels.c, refer.c and seamless.c upscales.
  *
- * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it),
- * where patches are averaged, sums for as many rows of the result as a row of patches has, and with RefER what is kept
- * of references. */
+ * Memory besides the two images: one patch and its result, the decisions, the arena of one patch (or of a tile of it;
+ * where patches are seamless of the image, or of a tile of it), where patches are averaged, sums for as many rows of the
+ * result as a row of patches has, and with RefER what is kept of references. */
 #include <string.h>
 
 #include "qs_network.h"
@@ -12,8 +12,13 @@ enum { QS_DECISION, QS_GATHER, QS_MERGE, QS_BODIES };
 
 typedef QS_NAME(patch) qs_patch;
 
-/* The memory of one image, one block. */
+/* Pixels of the input: a tile of the image, or a part of it. */
 typedef struct {
+  int64_t y, x, height, width;
+} qs_area;
+
+/* The memory of one image, one block. */
+typedef struct qs_work {
   qs_cut rows, columns;
   int64_t count;
   qs_patch *patches;
@@ -21,6 +26,7 @@ typedef struct {
   uint32_t *sums;    /* [rows.side * upscale][columns.size * upscale][3] where patches are averaged */
   uint32_t *givers;  /* [columns.size], of every column of the image */
   void *scratch;     /* of the decision */
+  qs_area *runs;     /* of patches that seamless.c runs together, as many as there are patches at most */
   uint64_t bytes;
 } qs_work;
 
@@ -30,8 +36,8 @@ static void qs_stage_end(qs_context *context, int stage, double start) {
   if (context->stage_ms) context->stage_ms[stage] += qs_now_ms() - start;
 }
 
-/* Copies patch (row, column) to work->in. */
-static void qs_gather(const qs_work *work, const uint8_t *image, int64_t index) {
+/* Copies patch `index` to work->in; edges that decide about seamless patches need none. */
+static inline void qs_gather(const qs_work *work, const uint8_t *image, int64_t index) {
   int64_t y = qs_cut_begin(&work->rows, index / work->columns.count);
   int64_t x = qs_cut_begin(&work->columns, index % work->columns.count);
   qs_copy_rows(work->in, work->columns.side * 3, image + (y * work->columns.size + x) * 3, work->columns.size * 3,
@@ -64,6 +70,9 @@ static void qs_lay_out(qs_work *work, uint8_t *memory) {
   work->givers = qs_take(memory, &used, (uint64_t)work->columns.size * sizeof(uint32_t));
 #endif
   work->scratch = qs_take(memory, &used, qs_decision_bytes(work));
+#if QS_SEAMLESS
+  work->runs = qs_take(memory, &used, (uint64_t)work->count * sizeof(qs_area));
+#endif
   work->bytes = used;
 }
 
@@ -98,62 +107,6 @@ static int qs_decide(qs_context *context, const uint8_t *image, qs_work *work) {
   qs_stage_end(context, QS_DECISION, start);
   return status;
 }
-
-#if QS_AVERAGE
-/* Adds `from`, the result of patch `index`, to the sums of its row of patches. */
-static void qs_scatter(const qs_work *work, int64_t index, const uint8_t *from, uint8_t *output) {
-  (void)output;
-  const int64_t u = QS_UPSCALE, values = work->columns.side * u * 3, stride = work->columns.size * u * 3;
-  uint32_t *to = work->sums + work->patches[index].left * u * 3;
-  for (int64_t y = 0; y < work->rows.side * u; y++, to += stride, from += values)
-    for (int64_t i = 0; i < values; i++) to[i] += from[i];
-}
-
-/* Writes the rows of the image that no later row of patches adds to, and keeps the sums of the others. */
-static void qs_finish_row(const qs_work *work, int64_t row, uint8_t *output) {
-  const int64_t u = QS_UPSCALE, stride = work->columns.size * u * 3, begin = qs_cut_begin(&work->rows, row);
-  const int last = row == work->rows.count - 1;
-  const int64_t end = last ? work->rows.size : qs_cut_begin(&work->rows, row + 1);
-  const uint32_t *sums = work->sums;
-  for (int64_t y = begin * u; y < end * u; y++) {
-    const uint32_t above = (uint32_t)qs_cut_givers(&work->rows, y / u);
-    uint8_t *to = output + y * stride;
-    for (int64_t x = 0; x < work->columns.size; x++) {
-      /* Most pixels have one giver, two or four: their mean needs no division. */
-      const uint32_t n = above * work->givers[x], powers = n & (n - 1) ? 0 : (uint32_t)__builtin_ctz(n) + 1;
-      for (int64_t i = 0; i < u * 3; i++) {
-        const uint32_t twice = 2 * *sums++ + n;
-        *to++ = (uint8_t)(powers ? twice >> powers : twice / (2 * n));
-      }
-    }
-  }
-  const int64_t kept = last ? 0 : (begin + work->rows.side - end) * u * stride, all = work->rows.side * u * stride;
-  memmove(work->sums, work->sums + (end - begin) * u * stride, (size_t)kept * sizeof *sums);
-  memset(work->sums + kept, 0, (size_t)(all - kept) * sizeof *sums);
-}
-
-/* Rows of patches that are done together. */
-static int64_t qs_rows_at_once(const qs_work *work) {
-  for (int64_t x = 0; x < work->columns.size; x++) work->givers[x] = (uint32_t)qs_cut_givers(&work->columns, x);
-  memset(work->sums, 0, (size_t)(work->rows.side * QS_UPSCALE * work->columns.size * QS_UPSCALE * 3) * sizeof(uint32_t));
-  return 1;
-}
-#else
-/* Copies what patch `index` gives of its result `from`. */
-static void qs_scatter(const qs_work *work, int64_t index, const uint8_t *from, uint8_t *output) {
-  const int64_t u = QS_UPSCALE, width = work->columns.size, side = work->columns.side;
-  const qs_patch *p = &work->patches[index];
-  int64_t y = p->top - qs_cut_begin(&work->rows, index / work->columns.count);
-  int64_t x = p->left - qs_cut_begin(&work->columns, index % work->columns.count);
-  qs_copy_rows(output + (p->top * width * u + p->left) * u * 3, width * u * 3,
-               from + (y * side * u + x) * u * 3, side * u * 3, (p->right - p->left) * u * 3,
-               (p->bottom - p->top) * u);
-}
-
-static void qs_finish_row(const qs_work *work, int64_t row, uint8_t *output) { (void)work, (void)row, (void)output; }
-
-static int64_t qs_rows_at_once(const qs_work *work) { return work->rows.count; }
-#endif
 
 #include QS_BODIES_OF
 

@@ -4,6 +4,7 @@
  * Of every reference that a query names are kept its features and their keys, and where patches are averaged its
  * result, as these are merged row by row. */
 #include "matching.c"
+#include "merge.c"
 
 enum { QS_MATCHING = QS_BODIES + QS_NUM_LEVELS, QS_WARP, QS_FUSION }; /* stages */
 

@@ -1,5 +1,6 @@
 /* Images of any size in bounded memory: boxes that lie inside the image and overlap by the halo, of which only the part
- * that no artificial edge can reach is kept. The bytes equal those of the whole image in one piece. */
+ * that no artificial edge can reach is kept. The bytes equal those of the whole image in one piece. How a box runs say
+ * qs_piece_bytes and qs_run_piece, of pieces.c or seamless.c. */
 #include "qs_network.h"
 
 typedef struct {
@@ -24,8 +25,8 @@ static int64_t qs_box_start(qs_axis axis, int64_t size, int64_t i, int64_t *core
 }
 
 /* Working memory of a grid of boxes; 0 where a buffer would pass 2 GiB. */
-static uint64_t qs_box_bytes(int64_t height, int64_t width) {
-  uint64_t arena = qs_arena_bytes(height, width);
+static uint64_t qs_box_bytes(const qs_context *context, int64_t height, int64_t width) {
+  uint64_t arena = qs_piece_bytes(context, height, width);
   uint64_t pixels = (uint64_t)height * (uint64_t)width * 3;
   return arena ? arena + qs_round_up(pixels) + qs_round_up(pixels * QS_UPSCALE * QS_UPSCALE) : 0;
 }
@@ -44,7 +45,7 @@ static int qs_grid_for_memory(qs_context *context, int64_t height, int64_t width
       last_length = columns.length;
       int64_t cost = rows.count * rows.length * columns.count * columns.length;
       if (cost >= best) break;
-      uint64_t bytes = qs_box_bytes(rows.length, columns.length);
+      uint64_t bytes = qs_box_bytes(context, rows.length, columns.length);
       if (bytes != 0 && bytes <= limit) {
         best = cost;
         grid[0] = rows;
@@ -73,9 +74,9 @@ static int qs_grid_for_tile(qs_context *context, int64_t height, int64_t width, 
 static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t height, int64_t width, uint8_t *output,
                         const qs_axis grid[2]) {
   const int64_t u = QS_UPSCALE, rows = grid[0].length, columns = grid[1].length;
-  uint64_t bytes = qs_box_bytes(rows, columns);
+  uint64_t bytes = qs_box_bytes(context, rows, columns);
   if (bytes == 0) return qs_fail(context, QS_BAD_SIZE, "a buffer would pass 2 GiB: use smaller tiles");
-  uint64_t arena_bytes = qs_arena_bytes(rows, columns);
+  uint64_t arena_bytes = qs_piece_bytes(context, rows, columns);
   int status = qs_reserve(context, bytes - arena_bytes + qs_host_bytes(arena_bytes));
   if (status) return status;
   uint8_t *box_in = context->memory, *box_out = box_in + qs_round_up((uint64_t)(rows * columns * 3));
@@ -87,7 +88,7 @@ static int qs_run_boxes(qs_context *context, const uint8_t *image, int64_t heigh
       int64_t left, right, x = qs_box_start(grid[1], width, j, &left);
       qs_box_start(grid[1], width, j + 1, &right);
       qs_copy_rows(box_in, columns * 3, image + (y * width + x) * 3, width * 3, columns * 3, rows);
-      status = qs_run(context, box_in, rows, columns, box_out, arena);
+      status = qs_run_piece(context, y, x, box_in, rows, columns, box_out, arena);
       if (status) return status;
       qs_copy_rows(output + (top * width * u + left) * 3 * u, width * u * 3,
                    box_out + ((top - y) * columns * u + (left - x)) * 3 * u, columns * u * 3, (right - left) * u * 3,
@@ -107,6 +108,6 @@ static int qs_upscale(qs_context *context, const uint8_t *image, int64_t height,
                       : qs_grid_for_memory(context, height, width, limit, grid);
   if (status) return status;
   if (grid[0].count > 1 || grid[1].count > 1) return qs_run_boxes(context, image, height, width, output, grid);
-  status = qs_reserve(context, qs_host_bytes(qs_arena_bytes(height, width)));
-  return status ? status : qs_run(context, image, height, width, output, context->memory);
+  status = qs_reserve(context, qs_host_bytes(qs_piece_bytes(context, height, width)));
+  return status ? status : qs_run_piece(context, 0, 0, image, height, width, output, context->memory);
 }
