@@ -1,6 +1,6 @@
 """Whole images against patches without training: BitOPs at equal PSNR for uniform, searched and per-patch bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,17 +23,20 @@ from qsearch.patches import (
 )
 from qsearch.patches.execute import PatchNetwork
 from qsearch.patches.scoring import PatchScorer
-from qsearch.patches.setting import CLUSTERS, EDGES, POLICIES, Setting
+from qsearch.patches.setting import CLUSTERS, EDGES, POLICIES, RELATIVE, Setting
 from qsearch.run import Run, RunConfig
 from qsearch.search import front, load_history
 
 BITS = "8-7-6-5-4-3"
 PAIRS = ("8-4", "8-3", "6-3", "6-4")
-NEAR = ("7-6", "7-5", "6-5", "5-4")
+NEAR = ("7-6", "6-5", "5-4")
 """Near widths: where the oracle says that patches may win."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-OWN_SHARES = (0.25, 0.5, 0.75)
-LAYOUTS = (SEAMLESS, Layout(32, 4), LAYOUT, Layout(96, 2))
+FEW_SHARES = (0.25, 0.5, 0.75)
+LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 2))
+"""Of patches that run apart."""
+SEARCHED_STEP = 2
+"""From the low to the high one of two searched allocations that patches mix, in points of the front."""
 SEAM_LAYOUTS = (SEAMLESS, LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16))
 SEAM_BITS = "8-4"
 ORACLES = (SEAMLESS, LAYOUT)
@@ -69,23 +72,32 @@ def _of_set(subject: Subject, name: str, searched: list[Level]) -> dict[str, Any
     found = [static_point(network, level, pairs) for level in searched]
     folder = subject.folder / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
-    scorer = PatchScorer(network, levels, pairs, subject.images, folder, largest)
+    scorer = PatchScorer(network, [*levels, *searched], pairs, subject.images, folder, largest)
     rows: dict[str, list[CurvePoint]] = {}
-    for layout in LAYOUTS:
-        for pair in (*PAIRS, *NEAR):
+
+    def add(pair: str, policy: str, layout: Layout, shares: Sequence[float], own: bool = False) -> None:
+        title = f"{policy} with own ranges" if own else policy
+        settings = [_setting(layout, pair, policy, share, own) for share in shares]
+        rows[f"{pair}, {title}, {layout_name(layout)}"] = [_point(scorer, setting) for setting in settings]
+
+    for pair in (*PAIRS, *NEAR):
+        for layout in LAYOUTS:
             for policy in POLICIES:
-                rows[f"{pair}, {policy}, {layout_name(layout)}"] = [
-                    _point(scorer, _setting(layout, pair, policy, share)) for share in SHARES
-                ]
+                add(pair, policy, layout, SHARES)
+        add(pair, RELATIVE, SEAMLESS, SHARES if pair in NEAR else FEW_SHARES)
+    least = static[0].psnr_y_db - USEFUL_DROP_DB
+    for low, high, point in zip(searched, searched[SEARCHED_STEP:], found[SEARCHED_STEP:], strict=False):
+        if point.psnr_y_db >= least:
+            add(f"{high.name}-{low.name}", RELATIVE, SEAMLESS, FEW_SHARES)
     if name == SET:
+        for pair in (*PAIRS, *NEAR):
+            add(pair, EDGES, LAYOUT, FEW_SHARES, own=True)
+            add(pair, CLUSTERS, SEAMLESS, FEW_SHARES)
         for layout in ORACLES:
             bank = PatchBank(network, levels, layout, pairs)
-            for pair in (*PAIRS, *NEAR):
-                rows[f"{pair}, edges with own ranges, {layout_name(layout)}"] = [
-                    _point(scorer, _setting(layout, pair, EDGES, share, own=True)) for share in OWN_SHARES
-                ]
+            for pair in (PAIRS[0], *NEAR):
                 rows[f"{pair}, oracle, {layout_name(layout)}"] = [
-                    bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in SHARES
+                    bank.oracle(f"oracle {share:g}", pair.split("-"), share) for share in FEW_SHARES
                 ]
     return _compared(static, found, rows) | {"protocol": f"Y, {UPSCALE} px cropped", "images": len(pairs)}
 

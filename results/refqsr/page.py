@@ -5,12 +5,12 @@ from typing import Any
 
 from curves import (
     DROP_DB,
+    FEW_SHARES,
     LAYOUTS,
     NEAR,
     PAIRS,
     SEAM_BITS,
     SEAM_LAYOUTS,
-    SHARES,
     USEFUL_DROP_DB,
     layout_name,
     seam_name,
@@ -101,11 +101,11 @@ def page(content: dict[str, Any]) -> str:
     sets = {name: parts["curves"]["sets"] for name, parts in networks.items() if "curves" in parts}
     timed = {name: parts["latency"] for name, parts in networks.items() if "latency" in parts}
     first = next(iter(timed.values()), {"size": (0, 0), "rounds": 0})
-    shares = [f"share {share:g}" for share in SHARES]
+    shares = [f"share {share:g}" for share in FEW_SHARES]
     return PAGE.format(
         date=content["date"], cpu=content["cpu"], calibration=CALIBRATION_IMAGES, drop=DROP_DB, useful=USEFUL_DROP_DB,
         summary="\n".join(_summary(sets)),
-        layouts=", ".join(_words(one) for one in LAYOUTS if not one.seamless), seamless=SEAMLESS.patch,
+        layouts=", ".join(map(_words, LAYOUTS)), seamless=SEAMLESS.patch,
         pair_heads=" | ".join((*PAIRS, *NEAR)), pair_rules="|".join("---" for _ in (*PAIRS, *NEAR)),
         savings="\n".join(_savings(sets)), best="\n".join(_best(sets)), patch=LAYOUT.patch, set=SET,
         shares=" | ".join(shares), share_rules="|".join("---" for _ in shares), curve="\n".join(_curve(sets)),
@@ -152,8 +152,14 @@ def _savings(sets: dict[str, Any]) -> Iterator[str]:
             for kind, seamless in (("apart", False), ("seamless", True)):
                 bits = (*PAIRS, *NEAR)
                 pairs = [_saved(entry, min(_of(entry, pair, False, seamless), default=None)) for pair in bits]
+                mixed = [
+                    curve["bitops"]
+                    for title, curve in entry["patches"].items()
+                    if title.startswith("searched") and curve["bitops"] is not None
+                ]
                 best = min((one for pair in bits for one in _of(entry, pair, True, seamless)), default=None)
-                cells = (*whole, *pairs, _saved(entry, best) if best else "")
+                last = _saved(entry, min(mixed, default=None)) if seamless else "", _saved(entry, best) if best else ""
+                cells = (*whole, *pairs, *last)
                 yield f"| {TITLES[network]} | {name} | {kind} | {' | '.join(cells)} |"
 
 
@@ -183,7 +189,8 @@ def _curve(sets: dict[str, Any]) -> Iterator[str]:
         for pair in (*PAIRS, *NEAR):
             for policy, layout in (("edges", LAYOUT), ("relative", SEAMLESS)):
                 points = entry["patches"][f"{pair}, {policy}, {layout_name(layout)}"]["points"]
-                cells = [f"{p['psnr_y_db']:.3f} dB, {p['bitops'] / 1e9:.0f} G" for p in points]
+                shown = {float(p["name"].split()[-1]): p for p in points}
+                cells = [f"{shown[s]['psnr_y_db']:.3f} dB, {shown[s]['bitops'] / 1e9:.0f} G" for s in FEW_SHARES]
                 kind = "seamless" if layout.seamless else "apart"
                 yield f"| {TITLES[network]} | {pair} | {kind} | {' | '.join(cells)} |"
 
@@ -207,7 +214,9 @@ def _summary(sets: dict[str, Any]) -> Iterator[str]:
 
 
 def _least(entry: dict[str, Any]) -> float | None:
-    return min((one for pair in (*PAIRS, *NEAR) for one in _of(entry, pair)), default=None)
+    """BitOPs of the best setting of patches at the wanted PSNR, oracles left out."""
+    curves = [curve["bitops"] for name, curve in entry["patches"].items() if "oracle" not in name]
+    return min((bitops for bitops in curves if bitops is not None), default=None)
 
 
 def _trained(networks: dict[str, Any]) -> Iterator[str]:
