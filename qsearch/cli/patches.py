@@ -15,7 +15,10 @@ _MODEL = typer.Argument(help="A bundled name, a checkpoint (.safetensors, .pt, .
 def patches(
     out: OutOption,
     model: Annotated[str | None, _MODEL] = None,
-    levels: Annotated[str, typer.Option(help="Uniform bits of the levels, from high to low.")] = "8-4",
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Uniform bits of the levels, from high to low [default: 6-5, with --refer 8-4]."),
+    ] = None,
     patch: Annotated[int, typer.Option(min=1, help="Longest side of a patch in LR pixels.")] = 48,
     overlap: Annotated[
         str | None,
@@ -30,10 +33,10 @@ def patches(
     policy: Annotated[
         str,
         typer.Option(
-            help="What decides: edges (their strength), relative (their strength in an image of such strength), or "
-            "clusters (references and queries)."
+            help="What decides: relative (the strength of edges in an image of such strength), edges (their strength), "
+            "or clusters (references and queries)."
         ),
-    ] = "edges",
+    ] = "relative",
     share: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +78,7 @@ def patches(
     if source is not None and point is not None:
         finish(store_point(source, point, out, console))
         return
+    levels = levels or ("6-5" if refer is None else "8-4")
     layout = layout_of(patch, overlap or ("none" if refer is None and merge is None else "4"), merge)
     if refer is not None or train:
         from qsearch.commands.refer import Refer, make_referenced

@@ -19,7 +19,9 @@ SMALL = ("--patch", 16, "--limit", 1)
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`patches` by edges, and `photo.png`."""
     folder = tmp_path_factory.mktemp("work")
-    succeed("patches", TINY, "--levels", "8-3", "--out", folder / "patches", "--own-ranges", *SMALL)
+    succeed(
+        "patches", TINY, "--levels", "8-3", "--policy", "edges", "--out", folder / "patches", "--own-ranges", *SMALL
+    )
     save_image(folder / "photo.png", textures(40, 56))
     return folder
 
