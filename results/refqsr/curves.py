@@ -8,20 +8,15 @@ from rich.console import Console
 from subjects import CLASSES, LAYOUT, SEAMLESS, SET, SETS, UPSCALE, Subject
 
 from qsearch.commands.search import search_run
-from qsearch.compile.host import HostNetwork
 from qsearch.patches import (
-    Constant,
     CurvePoint,
-    EdgeRule,
     Layout,
     Level,
     PatchBank,
     bitops_at,
     levels_of,
-    seam_excess,
     static_point,
 )
-from qsearch.patches.execute import PatchNetwork
 from qsearch.patches.scoring import PatchScorer
 from qsearch.patches.setting import CLUSTERS, EDGES, POLICIES, RELATIVE, Setting
 from qsearch.run import Run, RunConfig
@@ -37,8 +32,6 @@ LAYOUTS = (Layout(32, 4), LAYOUT, Layout(96, 2))
 """Of patches that run apart."""
 SEARCHED_STEP = 2
 """From the low to the high one of two searched allocations that patches mix, in points of the front."""
-SEAM_LAYOUTS = (SEAMLESS, LAYOUT, Layout(48, 8), Layout(96, 8), Layout(96, 16))
-SEAM_BITS = "8-4"
 ORACLES = (SEAMLESS, LAYOUT)
 """Layouts that are also decided with the originals in hand."""
 DROP_DB, USEFUL_DROP_DB = 0.1, 0.5
@@ -154,28 +147,3 @@ def _best_saving(
         return None
     saving, point = max(savings, key=lambda entry: entry[0])
     return {"saving": saving, **asdict(point)}
-
-
-def seams(subject: Subject) -> dict[str, dict[str, float]]:
-    """Seams on the photographs by layout: two widths by edges, and 8 bits in every patch, which no decision causes."""
-    network = subject.network
-    levels = levels_of(network, SEAM_BITS)
-    whole = HostNetwork(levels[0].program(network))
-    pairs = subject.pairs("photographs")
-    wholes = [whole.run(pair.lr) for pair in pairs]
-    found: dict[str, dict[str, float]] = {}
-    for layout in SEAM_LAYOUTS:
-        rule = EdgeRule.calibrate(subject.images, layout, [0.5])
-        for name, policy in ((SEAM_BITS, rule), ("8", Constant())):
-            patched = PatchNetwork(network, levels, layout, policy)
-            excess = [
-                seam_excess(patched.run(pair.lr).image, result, layout.split(*pair.lr.shape[:2]), UPSCALE)
-                for pair, result in zip(pairs, wholes, strict=True)
-            ]
-            found.setdefault(seam_name(layout), {})[name] = sum(excess) / len(excess)
-    return found
-
-
-def seam_name(layout: Layout) -> str:
-    """The key of a layout among seams."""
-    return layout_name(layout) if layout.seamless else f"{layout.patch}, {layout.overlap}"

@@ -9,12 +9,10 @@ from curves import (
     LAYOUTS,
     NEAR,
     PAIRS,
-    SEAM_BITS,
-    SEAM_LAYOUTS,
     USEFUL_DROP_DB,
     layout_name,
-    seam_name,
 )
+from seams import DECIDED, SAME, SEAM_LAYOUTS, seam_name
 from subjects import CALIBRATION_IMAGES, CLASSES, LAYOUT, SEAMLESS, SET, SETS
 from trained import CONTROLS, PATCHES, WIDTHS
 
@@ -73,12 +71,12 @@ overhead is everything outside the bodies of the levels. Time does not depend on
 ## Seams
 
 How much larger differences across borders of patches are than elsewhere, against the whole image at 8 bits; mean over
-the photographs, {seam_bits} by edges, and in brackets 8 bits in all patches (wanted: at most {seam:.0%}). More overlap
-removes what the patches cannot see of each other, at its price in BitOPs, and seamless patches see all of it; what two
-widths do differently stays.
+the photographs (wanted: at most {seam:.0%}). With {same} bits in all patches only what they cannot see of each other is
+left: more overlap removes it, at its price in BitOPs, and seamless patches have none. Two widths far apart show at any
+border.
 
-| network | {seam_heads} |
-|---|{seam_rules}|
+| network | bits | {seam_heads} |
+|---|---|{seam_rules}|
 {seams}
 """
 
@@ -111,7 +109,7 @@ def page(content: dict[str, Any]) -> str:
         shares=" | ".join(shares), share_rules="|".join("---" for _ in shares), curve="\n".join(_curve(sets)),
         refer=_refer(networks) if any("trained" in parts for parts in networks.values()) else NOT_MADE,
         size="×".join(map(str, reversed(first["size"]))), rounds=first["rounds"],
-        latency="\n".join(_latency(timed)), seam=SEAM, seam_bits=SEAM_BITS,
+        latency="\n".join(_latency(timed)), seam=SEAM, same=SAME,
         seam_heads=" | ".join(map(_words, SEAM_LAYOUTS)),
         seam_rules="|".join("---" for _ in SEAM_LAYOUTS), seams="\n".join(_seams(networks)),
     )  # fmt: skip
@@ -204,12 +202,18 @@ def _summary(sets: dict[str, Any]) -> Iterator[str]:
     beaten = [e for *_, e in entries if (one := _least(e)) is not None and one < (e["searched_bitops"] or 0)]
     yield (f"They need fewer than the best bits for whole images, uniform or searched, in {len(beaten)} of "
            f"{len(entries)}.")  # fmt: skip
+    best = [(network, name, *one) for network, name, entry in entries if (one := _best_of(entry))]
+    better = [point["saving"] for *_, point in best if point["saving"] > 0]
+    if better:
+        yield (f"At its own PSNR the best setting of patches needs {min(better):.1%} to {max(better):.1%} fewer than "
+               f"whole images, uniform or searched, in {len(better)} of {len(entries)}: seamless patches that mix two "
+               "searched allocations.")  # fmt: skip
     if len(beaten) < len(entries):
         yield (
-            "Where they do not, the reasons are: patches apart compute their overlap twice (a factor of 1.31 at 32 "
-            "pixels, 1.19 at 48), which seamless ones do not; and BitOPs fall with the square of the bits while the "
-            "error rises slowly down to 5 bits and fast below, so that a mixture of 8 and 3 or 4 bits costs more than "
-            "5 or 6 everywhere, even where an oracle decides."
+            "Where they do not, or by little, the reasons are: patches apart compute their overlap twice (a factor of "
+            "1.31 at 32 pixels, 1.19 at 48), which seamless ones do not; and BitOPs fall with the square of the bits "
+            "while the error rises slowly down to 5 bits and fast below, so that a mixture of 8 and 3 or 4 bits costs "
+            "more than 5 or 6 everywhere, even where an oracle decides."
         )
 
 
@@ -261,8 +265,8 @@ def _latency(timed: dict[str, Any]) -> Iterator[str]:
 
 def _seams(networks: dict[str, Any]) -> Iterator[str]:
     for network, parts in networks.items():
-        if "curves" in parts:
-            found = parts["curves"]["seams"]
-            by_layout = [found[seam_name(one)] for one in SEAM_LAYOUTS]
-            cells = [f"{one[SEAM_BITS]:+.1%} ({one['8']:+.1%})" for one in by_layout]
-            yield f"| {TITLES[network]} | {' | '.join(cells)} |"
+        if "seams" in parts:
+            by_layout = [parts["seams"][seam_name(one)] for one in SEAM_LAYOUTS]
+            for bits, relative in ((SAME, None), *DECIDED.items()):
+                rule = "" if relative is None else ", relative" if relative else ", edges"
+                yield f"| {TITLES[network]} | {bits}{rule} | {' | '.join(f'{one[bits]:+.1%}' for one in by_layout)} |"

@@ -1,11 +1,12 @@
 """Per-patch bits against whole images: BitOPs at equal PSNR, RefER and its controls, latency and seams.
 
-    python results/refqsr/run.py [--part curves|trained|latency] [--network NAME] [--iterations N] [--runs runs/refqsr]
+    python results/refqsr/run.py [--part PART] [--network NAME] [--iterations N] [--runs runs/refqsr]
 
-needs ../shared/data. `curves` needs no training: uniform and searched allocations for whole images, and two widths by
-edges, by clusters and by an oracle. `trained` trains the low width with RefER, with random references and without.
-`latency` compiles and times artefacts, alone and on a quiet machine. Parts of a network that are done are kept in the
-folder of runs; the page is written from those that are there: table.json and README.md here.
+needs ../shared/data. `curves` needs no training: uniform and searched allocations for whole images, and two of them by
+edges, by clusters and by an oracle. `seams` compares pictures at the borders of patches. `trained` trains the low width
+with RefER, with random references and without. `latency` compiles and times artefacts, alone and on a quiet machine.
+Parts of a network that are done are kept in the folder of runs; the page is written from those that are there:
+table.json and README.md here.
 """
 
 import argparse
@@ -14,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curves import curves, seams
+from curves import curves
 from latency import latency
 from page import page
 from rich.console import Console
+from seams import seams
 from subjects import NETWORKS, Subject
 from trained import trained
 
@@ -26,13 +28,14 @@ from qsearch.files import read_json, write_atomic, write_json
 from qsearch.host import detect_host
 
 HERE = Path(__file__).parent
-ITERATIONS = 400
+ITERATIONS = 300
+PARTS = ("curves", "seams", "trained", "latency")
 
 
 def main() -> None:
     """Make what is asked for and not yet there, then the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--part", choices=("curves", "trained", "latency"))
+    parser.add_argument("--part", choices=PARTS)
     parser.add_argument("--network", choices=list(NETWORKS))
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--runs", type=Path, default=Path("runs/refqsr"))
@@ -42,7 +45,8 @@ def main() -> None:
         raise SystemExit("the benchmark data folder ../shared/data is not beside this checkout")
     console = Console(stderr=True)
     parts: dict[str, Callable[[Subject], Any]] = {
-        "curves": lambda subject: {"sets": curves(subject, console), "seams": seams(subject)},
+        "curves": lambda subject: {"sets": curves(subject, console)},
+        "seams": seams,
         "trained": lambda subject: trained(subject, given.iterations, console),
         "latency": lambda subject: latency(subject, given.iterations, console),
     }
@@ -60,7 +64,7 @@ def main() -> None:
 def _write(runs: Path) -> None:
     """The page of everything that is there."""
     found = {
-        name: {part: read_json(file) for part in ("curves", "trained", "latency")
+        name: {part: read_json(file) for part in PARTS
                if (file := runs / name / f"{part}.json").is_file()}
         for name in NETWORKS
     }  # fmt: skip
