@@ -133,7 +133,7 @@ def page(networks: dict[str, Any], conditions: dict[str, Any]) -> str:
             costs = result["memory"][bits]
             counted = f"{costs['memory_fqsr_mb']:.2f} ({costs['memory_float_mb']:.2f})"
             memory.append(f"| {name} | {label} | {costs['ops_fqsr']:.3f} | {counted} | {costs['peak_mb']:.2f} |")
-        for key in ABLATION:
+        for key in (key for key in ABLATION if key in trained):
             ablation.append(f"| {name} | {VARIANTS[key].title} | {cells(trained[key], floating)} |")
     wrong = problems(networks)
     verdict = (

@@ -24,10 +24,12 @@ class Network:
     patch: int
     teacher: float
     """Share of the float network's output at 8 and 6 bits: all where these originals make even float no better."""
+    left_out: tuple[str, ...] = ()
+    """Variants that are not trained."""
 
 
 NETWORKS = {
-    "srresnet": Network("srresnet_bn8_x4.pt", 4, 24, 0.0),
+    "srresnet": Network("srresnet_bn8_x4.pt", 4, 24, 0.0, ("odd",)),
     "edsr": Network("edsr_r8f64_x2.pt", 4, 32, 1.0),
 }
 
