@@ -81,7 +81,8 @@ upsampling, and before the last convolution; the blocks hardly matter. Tried as 
 intervals that learn ten times as fast as weights shrink below what other pictures need (four times is kept);
 equalizing channels in full makes SRResNet's noise at 4 bits 1.9 times as large; and at 4 bits the last iterations of
 the cosine still gain, so that longer training is the surest way to more: the authors took 300 000 iterations of 16
-patches."""
+patches. FQSR's own levels, odd ones without a zero (`--levels fqsr-odd`), take twice the time of an iteration and are
+not among these runs."""
 
 
 def problems(networks: dict[str, Any]) -> list[str]:
@@ -133,7 +134,7 @@ def page(networks: dict[str, Any], conditions: dict[str, Any]) -> str:
             costs = result["memory"][bits]
             counted = f"{costs['memory_fqsr_mb']:.2f} ({costs['memory_float_mb']:.2f})"
             memory.append(f"| {name} | {label} | {costs['ops_fqsr']:.3f} | {counted} | {costs['peak_mb']:.2f} |")
-        for key in (key for key in ABLATION if key in trained):
+        for key in ABLATION:
             ablation.append(f"| {name} | {VARIANTS[key].title} | {cells(trained[key], floating)} |")
     wrong = problems(networks)
     verdict = (

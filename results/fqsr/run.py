@@ -89,8 +89,6 @@ def measured(name: str, data: Path, runs: Path, iterations: int, limit: int | No
     tuning = settings_for_ptq(None if limit is None else iterations, False, 0)
     folders = [data / "train" / "bsd200", data / "train" / "t91"]
     for key, variant in VARIANTS.items():
-        if key in network.left_out:
-            continue
         allocation = parse_bits(f"fqsr-{variant.bits}", calibrated.sites)
         settings = settings_of(network, key, iterations)
         output = runs / name / f"{key}-{iterations}"

@@ -24,12 +24,10 @@ class Network:
     patch: int
     teacher: float
     """Share of the float network's output at 8 and 6 bits: all where these originals make even float no better."""
-    left_out: tuple[str, ...] = ()
-    """Variants that are not trained."""
 
 
 NETWORKS = {
-    "srresnet": Network("srresnet_bn8_x4.pt", 4, 24, 0.0, ("odd",)),
+    "srresnet": Network("srresnet_bn8_x4.pt", 4, 24, 0.0),
     "edsr": Network("edsr_r8f64_x2.pt", 4, 32, 1.0),
 }
 
@@ -60,9 +58,8 @@ VARIANTS = {
     "fixed": Variant("fixed intervals", "4-4-8", (("learned_intervals", False), ("calibration_weight", 0.0))),
     "learned": Variant("learned intervals", "4-4-8", (("calibration_weight", 0.0),)),
     "sqcl": Variant("learned intervals, calibration loss", "4-4-8"),
-    "odd": Variant("the same with FQSR's levels, fake-quantized", "4-4-8", (("levels", "fqsr-odd"),)),
 }
-ABLATION = ("fixed", "learned", "sqcl", "odd")
+ABLATION = ("fixed", "learned", "sqcl")
 HIGH = ("8-8-8", "6-6-8")
 RESULTS = (*HIGH, "4-4-8", "3-3-8")
 
