@@ -34,11 +34,12 @@ the decisions and RefER. `photographs` are six larger pictures that come with sc
 
 BitOPs saved against uniform W8A8 at its PSNR minus {drop} dB (between points linear along a front): uniform and
 searched bits for whole images, and two widths patch by patch, of every layout, rule and share the best. Patches run
-apart ({layouts}), or seamless ({seamless} px): layer by layer, with their neighbours' pixels, without overlap.
-`oracle` knows the originals and bounds rules that decide between two widths ({set}).
+apart ({layouts}), or seamless ({seamless} px):
+layer by layer, with their neighbours' pixels, without overlap. Searched patches mix two searched allocations that are
+close on the front. `oracle` knows the originals and bounds rules that decide between two widths ({set}).
 
-| network | set | patches | uniform | searched | {pair_heads} | oracle |
-|---|---|---|---|---|{pair_rules}|---|
+| network | set | patches | uniform | searched | {pair_heads} | searched patches | oracle |
+|---|---|---|---|---|{pair_rules}|---|---|
 {savings}
 
 Where patches save most against whole images (uniform or searched) at their own PSNR, among settings that lose at most
