@@ -79,7 +79,7 @@ def test_training_never_ends_worse_than_it_began(photographs: Path, network: Cal
     pairs = read_pairs(photographs, 2)
     host = HostNetwork(network.program(wanted, start.parameters), 1)
     began = float(np.mean([psnr(host.run(pair.lr), pair.hr, Protocol("y", 2)) for pair in pairs]))
-    steep = changed(iterations=2, learning_rate=0.5)
+    steep = changed(iterations=2, learning_rate=5.0)
     result = train_quantized(
         network, wanted, [photographs], tmp_path / "run", steep, photographs, start=start.parameters
     )
