@@ -76,13 +76,13 @@ maps at high resolution included, as our compiled network holds it.
 
 TRIED = """EDSR's residual stream and what its last convolution reads are linear values: calibration gives them the
 basis in which they lose least, and turns it until their peaks are low. SRResNet has none, as PReLUs stand between; only
-the scales of its channels are free. What is left comes from the activations that carry the picture itself: before each
-upsampling, and before the last convolution; the blocks hardly matter. Tried as well, judged on DIV2K's crops: at 8 bits
-intervals that learn ten times as fast as weights shrink below what other pictures need (four times is kept);
-equalizing channels in full makes SRResNet's noise at 4 bits 1.9 times as large; and at 4 bits the last iterations of
-the cosine still gain, so that longer training is the surest way to more: the authors took 300 000 iterations of 16
-patches. FQSR's own levels, odd ones without a zero (`--levels fqsr-odd`), take twice the time of an iteration and are
-not among these runs."""
+the scales of its channels are free. What is left comes from the activations that carry the picture itself, before each
+upsampling and before the last convolution; only in SRResNet at 3 and 4 bits is it spread over all layers. Tried as
+well, judged on DIV2K's crops: at 8 bits intervals that learn ten times as fast as weights shrink below what other
+pictures need (four times is kept); equalizing channels in full makes SRResNet's noise at 4 bits 1.9 times as large; and
+at 4 bits the last iterations of the cosine still gain, so that longer training is the surest way to more: the authors
+took 300 000 iterations of 16 patches. FQSR's own levels, odd ones without a zero (`--levels fqsr-odd`), take twice the
+time of an iteration and are not among these runs."""
 
 
 def problems(networks: dict[str, Any]) -> list[str]:

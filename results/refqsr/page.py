@@ -69,6 +69,8 @@ overhead is everything outside the bodies of the levels. Time does not depend on
 |---|---|---|---|---|---|---|---|---|---|
 {latency}
 
+{latency_verdict}
+
 ## Seams
 
 How much larger differences across borders of patches are than elsewhere, against the whole image at 8 bits; mean over
@@ -110,7 +112,7 @@ def page(content: dict[str, Any]) -> str:
         shares=" | ".join(shares), share_rules="|".join("---" for _ in shares), curve="\n".join(_curve(sets)),
         refer=_refer(networks) if any("trained" in parts for parts in networks.values()) else NOT_MADE,
         size="×".join(map(str, reversed(first["size"]))), rounds=first["rounds"],
-        latency="\n".join(_latency(timed)), seam=SEAM, same=SAME,
+        latency="\n".join(_latency(timed)), latency_verdict="\n".join(_latency_verdict(timed)), seam=SEAM, same=SAME,
         seam_heads=" | ".join(map(_words, SEAM_LAYOUTS)),
         seam_rules="|".join("---" for _ in SEAM_LAYOUTS), seams="\n".join(_seams(networks)),
     )  # fmt: skip
@@ -262,6 +264,21 @@ def _latency(timed: dict[str, Any]) -> Iterator[str]:
             cells = [*split, f"{one['overhead']:.1%}"] if stages else ["", "", "", "", "", ""]
             yield (f"| {TITLES[network]} | {name} | {one['latency_ms']:.1f} | {one['latency_ms'] / base:.2f} × "
                    f"| {' | '.join(cells)} |")  # fmt: skip
+
+
+def _latency_verdict(timed: dict[str, Any]) -> Iterator[str]:
+    for network, found in timed.items():
+        artefacts = found["artefacts"]
+        for kind in ("seamless", "RefER"):
+            most = max(one["overhead"] for name, one in artefacts.items() if kind in name)
+            yield f"- {TITLES[network]}: overhead of {kind} up to {most:.1%} (wanted: at most {OVERHEAD:.0%})."
+        near = f"6-5 relative, seamless {SEAMLESS.patch}"
+        mixed, whole = artefacts[near]["latency_ms"], {bits: artefacts[bits]["latency_ms"] for bits in ("6", "5")}
+        yield (
+            f"- {TITLES[network]}: fewer BitOPs are no less time here. {near} takes {mixed:.0f} ms, whole images at 6 "
+            f"and 5 bits {whole['6']:.0f} and {whole['5']:.0f}: copies of runs of patches, the further outputs on the "
+            "other level's grid and short runs cost more than the bits save."
+        )
 
 
 def _seams(networks: dict[str, Any]) -> Iterator[str]:
