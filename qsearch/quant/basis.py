@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from qsearch.passes.operators import FusedConv
 from qsearch.passes.quantizers import reads_image
 from qsearch.quant.grid import weight_grid
 from qsearch.quant.observers import weight_scale
@@ -28,7 +29,9 @@ _STEPS = 30
 _STRONG = 24
 """Pixels of every image and quantizer whose peaks are lowered: those of the largest norm."""
 _TURNS, _TURN_RATE, _PEAK_NORM = 100, 0.02, 6
+"""Steps of the rotation, in radians each, and the norm over pixels and channels that stands for a peak."""
 _CLOSE, _CLOSE_ANGLE = 256, 0.01
+"""Rotations that are tried around it, and how far away, in radians."""
 _ROUNDED_BITS = (3, 4, 5, 6, 8)
 
 
@@ -143,21 +146,29 @@ def _well_rounded(
     writers = [node for node in stream.writers if reads_image(operand(operand(node)))]
     if not writers:
         return basis
+    gain = torch.stack([moments.gains[quantizer] for quantizer in stream.quantizers]).sum(0)
     angles = _CLOSE_ANGLE * torch.randn(_CLOSE, *basis.shape, generator=random).double()
     close = torch.linalg.matrix_exp(angles - angles.mT) @ basis
-    return min(close, key=lambda one: sum(_brightness_noise(graph, stream, moments, one, node) for node in writers))
+    return min(
+        close,
+        key=lambda one: sum(
+            _brightness_noise(convolution(graph, node), moments.values[operand(node)], gain, one) for node in writers
+        ),
+    )
 
 
-def _brightness_noise(graph: GraphModule, stream: Stream, moments: _Moments, basis: Tensor, writer: Node) -> float:
-    """What rounding the weights of `writer` to some bits does to flat areas of the output."""
+def _brightness_noise(writer: FusedConv, read: Tensor, gain: Tensor, basis: Tensor) -> float:
+    """What rounding the weights of `writer` to some bits does to flat areas of the output, from the second moments of
+    what it `read`s and the `gain` of what it writes.
+    """
     back = torch.linalg.inv(basis)
-    gain = back.T @ torch.stack([moments.gains[quantizer] for quantizer in stream.quantizers]).sum(0) @ back
-    weight = mixed_rows(convolution(graph, writer).weight, basis)
+    gain = back.T @ gain @ back
+    weight = mixed_rows(writer.weight, basis)
     total = 0.0
     for bits in _ROUNDED_BITS:
         rounded = weight_grid(weight, weight_scale(weight, bits, "mse"), bits).dequantize()
         off = (rounded - weight).double().sum((2, 3)).view(len(basis), -1, weight.shape[1])
-        noise = torch.einsum("cki,ij,dkj,dc->", off, moments.values[operand(writer)], off, gain)
+        noise = torch.einsum("cki,ij,dkj,dc->", off, read, off, gain)
         total += 4.0**bits * float(noise)
     return total
 
